@@ -1,0 +1,173 @@
+"""Every setting of a run: typed, bounded, with defaults, saved beside the weights. A misspelt key names the nearest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from msvae.errors import ConfigError, unknown
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Settings):
+    """Which rows to train on.
+
+    Args:
+        name: a built-in set.
+        options: what that set can be told (see `msvae data info NAME`).
+        sources: only these sources; all when None.
+        missing: share of the sources removed at random from training rows; every row keeps one.
+        missing_seed: seed of that removal.
+    """
+
+    name: str = "colours"
+    options: dict[str, Any] = Field(default_factory=dict)
+    sources: tuple[str, ...] | None = None
+    missing: float = Field(0.0, ge=0.0, lt=1.0)
+    missing_seed: int = 0
+
+
+class ModelConfig(Settings):
+    """The parts a joint VAE is made of.
+
+    Args:
+        method: the preset the parts came from (see `msvae methods`).
+        latent: length of the code of one source.
+        fusion, prior_expert: how experts become one posterior (see `msvae.fusion`).
+        objective: the training objective (see `msvae.objectives`).
+        subsets: `present`: the code comes from all present sources; `random`: from a random subset of them, while all present
+            ones are scored.
+        beta: weight of the KL term.
+        networks, width, shared_trunk: see `msvae.networks`.
+        likelihood_scaling: balance between sources of unequal size: `largest`, `none` or a factor per source.
+        sampler_components: Gaussians fitted to the training codes after training, for generation; 0 uses the prior.
+    """
+
+    method: str = "mopoe"
+    latent: int = Field(32, ge=1, le=4096)
+    fusion: str = "mopoe"
+    prior_expert: bool = True
+    objective: str = "elbo"
+    subsets: Literal["present", "random"] = "present"
+    beta: float = Field(1.0, ge=0.0)
+    networks: str = "conv"
+    width: int = Field(32, ge=1, le=1024)
+    shared_trunk: bool = False
+    likelihood_scaling: str | dict[str, float] = "largest"
+    sampler_components: int = Field(20, ge=0, le=1000)
+
+
+class TrainingConfig(Settings):
+    """How to train. One of `budget`, `steps` and `epochs` sets the length; without any, 30 epochs.
+
+    Args:
+        budget: seconds of training; becomes a number of steps from the speed of the first ones.
+        batch_size: rows of one optimiser step (over all devices together with `accumulation`).
+        accumulation: number of equal parts a batch is computed in, to save memory.
+        learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
+        ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off.
+        precision: `no` (float32), `bf16` or `fp16`.
+        device: `auto` (the best there is), `cpu`, `cuda` or `mps`.
+        gradient_clip: largest gradient norm, or None.
+        checkpoint_seconds: time between checkpoints; one more at the end and one on Ctrl-C.
+    """
+
+    seed: int = Field(0, ge=0)
+    budget: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0)
+    batch_size: int = Field(128, ge=1)
+    accumulation: int = Field(1, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    warmup_steps: int = Field(50, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    gradient_clip: float | None = Field(None, gt=0)
+    checkpoint_seconds: float = Field(60.0, ge=0)
+
+
+class RunConfig(Settings):
+    """All settings of a run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Settings from plain values.
+
+    Raises:
+        ConfigError: one line per mistake: the key, what was expected, what came, and the nearest key for a misspelt one.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(kind, problem) for problem in error.errors())) from None
+
+
+def _explain(kind: type[BaseModel], problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        owner: Any = kind
+        for part in path[:-1]:
+            owner = owner.model_fields[part].annotation
+        return unknown("setting", ".".join(path), [".".join([*path[:-1], key]) for key in owner.model_fields])
+    return f"Setting {'.'.join(path)!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}."
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Settings from a YAML file: a mapping with `data`, `model` and `training`."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"Cannot read the settings file {path}: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {type(content).__name__}.")
+    return content
+
+
+def merged(base: Mapping[str, Any], *, dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with some settings replaced, named as `training.steps`."""
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
+    for key, value in dotted.items():
+        *rooms, last = key.split(".")
+        target = result
+        for room in rooms:
+            target = target.setdefault(room, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"Setting {key!r}: {room!r} is not a group of settings.")
+        target[last] = value
+    return result
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str | float) -> float:
+    """A duration such as `90s`, `10m`, `1.5h` or `90` in seconds.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
+    if not match or float(match[1]) <= 0:
+        raise ConfigError(f"Duration {text!r}: expected a number with s, m or h, such as 90s, 10m or 1.5h.")
+    return float(match[1]) * _UNITS[match[2] or "s"]

@@ -1,0 +1,41 @@
+"""Data sets: rows of several sources, some absent, in fixed splits."""
+
+from collections.abc import Callable
+from typing import Any
+
+from msvae.config import DataConfig
+from msvae.data import colours
+from msvae.data.base import SPLITS, DataSet, Rows, complete_rows
+from msvae.errors import ConfigError, DataError, unknown
+
+DATASETS: dict[str, Callable[..., DataSet]] = {"colours": colours.build}
+
+
+def load_data(config: DataConfig) -> DataSet:
+    """The set that the settings name, with only the wanted sources and the wanted share of images removed.
+
+    Raises:
+        DataError: for an unknown set.
+        ConfigError: for an option the set does not know.
+    """
+    if config.name not in DATASETS:
+        raise DataError(unknown("data set", config.name, DATASETS))
+    known = known_options(config.name)
+    for option in config.options:
+        if option not in known:
+            raise ConfigError(f"Data set {config.name!r}: {unknown('option', option, known)}")
+    data = DATASETS[config.name](**config.options)
+    if config.sources is not None:
+        data = data.only(config.sources)
+    return data.with_missing(config.missing, config.missing_seed)
+
+
+def known_options(name: str) -> dict[str, Any]:
+    """The options of a data set, with their defaults."""
+    import inspect
+
+    parameters = inspect.signature(DATASETS[name]).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+__all__ = ["DATASETS", "SPLITS", "DataSet", "Rows", "complete_rows", "known_options", "load_data"]

@@ -1,0 +1,144 @@
+"""A data set in memory: rows of several sources with presence and labels, in splits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msvae.errors import DataError, unknown
+from msvae.source import Source, SourceBatch, source_named
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split: the images of every source, which of them are present, and labels.
+
+    Args:
+        sources: in the order of all tables.
+        values: `{source: (rows, *shape)}`; uint8 stands for the value range divided in 255 steps, floats for themselves.
+        present: `{source: (rows,) bool}`.
+        labels: (rows,) class numbers, or None.
+    """
+
+    sources: tuple[Source, ...]
+    values: dict[str, Tensor]
+    present: dict[str, Tensor]
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.present.values())))
+
+    def batch(self, index: Tensor | slice) -> SourceBatch:
+        """The rows of that index as floats in each source's value range; one indexing operation a source."""
+        values = {}
+        for source in self.sources:
+            chosen = self.values[source.name][index]
+            if chosen.dtype == torch.uint8:
+                chosen = source.denormalise(chosen.float() / 255.0)
+            values[source.name] = chosen
+        return SourceBatch(values, {name: present[index] for name, present in self.present.items()})
+
+    def all(self) -> SourceBatch:
+        """Every row at once."""
+        return self.batch(slice(None))
+
+    def only(self, names: Sequence[str]) -> "Rows":
+        """The rows that have one of the named sources, with those sources alone."""
+        keep = torch.stack([self.present[name] for name in names]).any(dim=0)
+        return Rows(
+            tuple(source_named(self.sources, name) for name in names),
+            {name: self.values[name][keep] for name in names},
+            {name: self.present[name][keep] for name in names},
+            None if self.labels is None else self.labels[keep],
+        )
+
+    def with_missing(self, share: float, seed: int) -> "Rows":
+        """The same rows with that share of the images marked absent at random; every row keeps at least one.
+
+        A row that would lose all keeps a random one of its own, so slightly less than `share` goes missing.
+        """
+        if share == 0:
+            return self
+        generator = torch.Generator().manual_seed(seed)
+        had = torch.stack([self.present[source.name] for source in self.sources])
+        lottery = torch.rand(had.shape, generator=generator)
+        kept = had & (lottery >= share)
+        luckiest = lottery.masked_fill(~had, -1.0).argmax(dim=0)
+        kept[luckiest, torch.arange(had.shape[1])] = True
+        kept &= had
+        return replace(self, present={source.name: kept[i] for i, source in enumerate(self.sources)})
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A named set of rows in splits.
+
+    Args:
+        name: how commands and tables call it.
+        splits: `train`, `validation` and `test` rows; the test rows are for reporting alone.
+        shared_content: whether all sources of a row show the very same thing, so that a conversion can be compared with the
+            real image pixel by pixel.
+        class_names: names of the labels, or empty.
+        card: what the set is, where it comes from, its licence and the rule of its splits.
+    """
+
+    name: str
+    splits: dict[str, Rows]
+    shared_content: bool
+    class_names: tuple[str, ...] = ()
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return next(iter(self.splits.values())).sources
+
+    def split(self, name: str) -> Rows:
+        if name not in self.splits:
+            raise DataError(f"Data set {self.name!r}: {unknown('split', name, self.splits)}")
+        return self.splits[name]
+
+    def only(self, names: Sequence[str]) -> "DataSet":
+        """The set with only the named sources."""
+        for name in names:
+            source_named(self.sources, name)
+        return replace(self, splits={split: rows.only(names) for split, rows in self.splits.items()})
+
+    def with_missing(self, share: float, seed: int) -> "DataSet":
+        """Images removed at random from training and validation rows; the truth of test rows is kept."""
+        splits = {
+            name: rows if name == "test" else rows.with_missing(share, seed + index)
+            for index, (name, rows) in enumerate(self.splits.items())
+        }
+        return replace(self, splits=splits)
+
+
+def complete_rows(
+    sources: Sequence[Source], values: Mapping[str, np.ndarray], labels: np.ndarray | None = None
+) -> Rows:
+    """Rows in which every source is present, from arrays.
+
+    Raises:
+        DataError: if a source has no array, or arrays differ in length or shape.
+    """
+    tensors: dict[str, Tensor] = {}
+    for source in sources:
+        if source.name not in values:
+            raise DataError(f"Source {source.name!r}: no images given.")
+        array = torch.from_numpy(np.ascontiguousarray(values[source.name]))
+        if tuple(array.shape[1:]) != source.shape:
+            raise DataError(
+                f"Source {source.name!r}: expected images of shape {source.shape}, got {tuple(array.shape[1:])}."
+            )
+        tensors[source.name] = array
+    lengths = {name: len(tensor) for name, tensor in tensors.items()}
+    if len(set(lengths.values())) != 1:
+        raise DataError(f"Sources differ in their number of rows: {lengths}.")
+    present = {name: torch.ones(length, dtype=torch.bool) for name, length in lengths.items()}
+    return Rows(
+        tuple(sources), tensors, present, None if labels is None else torch.from_numpy(np.ascontiguousarray(labels))
+    )

@@ -1,0 +1,161 @@
+"""The contract that every model answers: everything a person asks is "these sources given, those wanted"."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from msvae.errors import SourceError, unknown
+from msvae.posterior import Posterior
+from msvae.source import Source, SourceBatch, source_named
+
+Mode = Literal["sample", "mean"]
+Weights = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A training loss in nats per row, and the terms it is made of (detached, for display)."""
+
+    total: Float[Tensor, ""]
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a downstream head reads.
+
+    Args:
+        pooled: (rows, latent), the mean of the posterior over the code.
+        maps: `{source: (rows, channels, height, width)}` encoder maps, zero where the source is absent.
+    """
+
+    pooled: Float[Tensor, "rows latent"]
+    maps: dict[str, Tensor]
+
+
+class MultiSourceModel(nn.Module):
+    """The joint distribution of several sources."""
+
+    #: Rules by which `sample` can fuse given sources in latent space; the first is the model's own.
+    latent_rules: ClassVar[tuple[str, ...]] = ("own",)
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        super().__init__()
+        if not sources:
+            raise SourceError("A model needs at least one source.")
+        names = [source.name for source in sources]
+        if len(set(names)) < len(names):
+            raise SourceError(f"Source names must differ, got {names}.")
+        self.sources = tuple(sources)
+        self.source_names = tuple(names)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def loss(self, batch: SourceBatch, generator: torch.Generator | None = None) -> Loss:
+        """The training loss of a batch; any row may lack any sources. Usable in anybody's own loop.
+
+        Raises:
+            SourceError: for a batch that does not fit the sources, or a row without any.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: SourceBatch, generator: torch.Generator | None = None) -> Loss:
+        """`loss`, so that wrappers such as DistributedDataParallel work."""
+        return self.loss(batch, generator)
+
+    def encode(self, batch: SourceBatch, weights: Weights | None = None, rule: str = "own") -> Posterior:
+        """q(code | present sources), with a user's weight per source; a row without sources gets the prior.
+
+        Args:
+            weights: `{source: weight >= 0}`, only their ratios count; weight 0 removes a source exactly. A source that is not
+                named has weight 0.
+            rule: one of `latent_rules`.
+        """
+        raise NotImplementedError
+
+    def decode(self, code: Float[Tensor, "rows latent"], to: Sequence[str] | None = None) -> SourceBatch:
+        """The expected images of the wanted sources (all by default) for given codes, in their own value ranges."""
+        raise NotImplementedError
+
+    def draw(
+        self, rows: int, generator: torch.Generator | None = None, *, from_prior: bool = False
+    ) -> Float[Tensor, "rows latent"]:
+        """Codes from nothing: from the fitted sampler where there is one, or else (or `from_prior`) from the prior."""
+        raise NotImplementedError
+
+    def features(self, batch: SourceBatch) -> Features:
+        """Pooled vector and spatial maps of the present sources."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample(
+        self,
+        given: SourceBatch | None = None,
+        to: Sequence[str] | None = None,
+        n: int = 1,
+        weights: Weights | None = None,
+        mode: Mode = "sample",
+        rule: str = "own",
+        generator: torch.Generator | None = None,
+    ) -> SourceBatch:
+        """Images of the wanted sources, given some: the one question behind every other.
+
+        Args:
+            given: rows of any sources; None (or rows without any present source) generates from nothing.
+            to: the wanted sources, all by default. A given source that is wanted comes back reconstructed.
+            n: samples for each given row, in succession; or the number of rows where nothing is given.
+            weights, rule: as in `encode`.
+            mode: `sample` draws the code, `mean` takes the mean of its posterior.
+
+        Returns:
+            n times as many rows as given, every wanted source present.
+        """
+        if n < 1:
+            raise SourceError(f"Number of samples: expected n >= 1, got {n}.")
+        if given is None or not given.present:
+            return self.decode(self.draw(n, generator), to)
+        posterior = self.encode(given, weights, rule)
+        counted = given.presence(self.source_names)
+        if weights is not None:
+            counted = counted & (self.weight_vector(weights, given) > 0)[:, None].to(counted.device)
+        nothing = ~counted.any(dim=0)
+        codes = []
+        for _ in range(n):
+            code = posterior.mean if mode == "mean" else posterior.sample(generator)
+            if mode == "sample" and bool(nothing.any()):
+                code = torch.where(nothing[:, None], self.draw(len(given), generator), code)
+            codes.append(code)
+        return self.decode(torch.stack(codes, dim=1).flatten(0, 1), to)
+
+    def wanted(self, to: Sequence[str] | str | None) -> tuple[str, ...]:
+        """The names of the wanted sources, checked."""
+        if to is None:
+            return self.source_names
+        names = (to,) if isinstance(to, str) else tuple(to)
+        for name in names:
+            source_named(self.sources, name)
+        return names
+
+    def weight_vector(self, weights: Weights, given: SourceBatch) -> Float[Tensor, " sources"]:
+        """A user's weights in the order of the sources.
+
+        Raises:
+            SourceError: for an unknown source, a negative or non-finite weight, weight on a source that is not given, or no
+                weight at all.
+        """
+        for name, weight in weights.items():
+            if name not in self.source_names:
+                raise SourceError(f"Weights: {unknown('source', name, self.source_names)}")
+            if not 0 <= weight < float("inf"):
+                raise SourceError(f"Weight of source {name!r}: expected a number >= 0, got {weight}.")
+            if weight > 0 and name not in given.present:
+                raise SourceError(f"Weight of source {name!r} is {weight:g}, but no image of it is given.")
+        if not any(weight > 0 for weight in weights.values()):
+            raise SourceError("Weights: at least one source needs a weight above 0.")
+        return torch.tensor([float(weights.get(name, 0.0)) for name in self.source_names], device=given.device)

@@ -1,0 +1,65 @@
+"""The small parts of the image networks: a convolution with optional per-source FiLM, and a residual pair of them."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SMALLEST_MAP = 4
+
+
+def pyramid(height: int, width: int) -> list[tuple[int, int]]:
+    """Map sizes from the full image down to at most 4 x 4, each half of the last rounded up: 28 -> 14 -> 7 -> 4."""
+    sizes = [(height, width)]
+    while max(sizes[-1]) > SMALLEST_MAP:
+        sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
+    return sizes
+
+
+def channels_at(level: int, width: int) -> int:
+    """Channels after `level` halvings: width, 2 width, then 4 width throughout."""
+    return width * min(2 ** (level - 1), 4) if level > 0 else width
+
+
+class Film(nn.Module):
+    """Feature-wise linear modulation by source: y = x (1 + scale_m) + shift_m (Perez et al. 2018, arXiv 1709.07871)."""
+
+    def __init__(self, conditions: int, channels: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(conditions, 2 * channels)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, maps: Tensor, condition: int) -> Tensor:
+        scale, shift = self.table.weight[condition].chunk(2)
+        shape = (1, -1) + (1,) * (maps.dim() - 2)
+        return maps * (1 + scale.view(shape)) + shift.view(shape)
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution, FiLM where there are conditions, SiLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, conditions: int = 0) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+        self.film = Film(conditions, outputs) if conditions else None
+
+    def forward(self, maps: Tensor, condition: int | None = None) -> Tensor:
+        maps = self.convolution(maps)
+        if self.film is not None:
+            assert condition is not None
+            maps = self.film(maps, condition)
+        return F.silu(maps)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(block(norm(x))): refines a map at its own size."""
+
+    def __init__(self, channels: int, conditions: int = 0) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(math.gcd(8, channels), channels)
+        self.first = ConvBlock(channels, channels, conditions=conditions)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)  # starts as the identity
+
+    def forward(self, maps: Tensor, condition: int | None = None) -> Tensor:
+        return maps + self.second(self.first(self.norm(maps), condition))

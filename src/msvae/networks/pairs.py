@@ -1,0 +1,153 @@
+"""Which networks read and draw which source: one pair each, a shared trunk with FiLM, or the user's own modules."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from msvae.errors import ConfigError, SourceError, unknown
+from msvae.likelihoods import LIKELIHOODS
+from msvae.networks.conv import ConvDecoder, ConvEncoder
+from msvae.networks.mlp import MlpDecoder, MlpEncoder
+from msvae.source import Source
+
+LARGEST_LOG_VARIANCE = 12.0
+CUSTOM = "custom"
+
+Pair = tuple[nn.Module, nn.Module]
+
+
+class PairBuilder(NamedTuple):
+    """How to build an encoder and a decoder of one kind; both take (source, inputs, outputs, width, conditions)."""
+
+    encoder: Any
+    decoder: Any
+
+
+NETWORKS: dict[str, PairBuilder] = {
+    "conv": PairBuilder(ConvEncoder, ConvDecoder),
+    "residual": PairBuilder(partial(ConvEncoder, refine=1), partial(ConvDecoder, refine=1)),
+    "mlp": PairBuilder(MlpEncoder, MlpDecoder),
+}
+
+
+def input_channels(source: Source) -> int:
+    """Channels that a network reads: one per class of a categorical source."""
+    return source.shape[0] * (source.categories or 1)
+
+
+def network_input(source: Source, values: Tensor) -> Tensor:
+    """The user's values as networks like them: [-1, 1], or one-hot channels for a categorical source."""
+    if source.categories is None:
+        inputs = source.normalise(values) * 2 - 1
+    else:
+        one_hot = F.one_hot(values.round().long(), source.categories)  # (rows, *shape, categories)
+        inputs = one_hot.movedim(-1, 1).flatten(1, 2).float()
+    return inputs.contiguous(memory_format=torch.channels_last) if source.is_image else inputs
+
+
+class SourceNetworks(nn.Module):
+    """All encoders and decoders of a model, by source name.
+
+    Args:
+        sources: the sources of the model.
+        encoder_outputs: length of an encoder's vector (twice the latent size of a source).
+        decoder_inputs: length of a decoder's code.
+        kind: a key of `NETWORKS`.
+        width: channels of the first map.
+        shared_trunk: sources of equal shape, likelihood and classes share one pair, each with its own FiLM: fewer parameters,
+            more data per weight.
+        custom: `{name: (encoder, decoder)}`, the user's own modules for some sources or all. The encoder maps
+            (rows, input channels, ...) to (rows, encoder_outputs); the decoder (rows, decoder_inputs) to
+            (rows, raw channels, ...).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        encoder_outputs: int,
+        decoder_inputs: int,
+        kind: str = "conv",
+        width: int = 32,
+        shared_trunk: bool = False,
+        custom: Mapping[str, Pair] | None = None,
+    ) -> None:
+        super().__init__()
+        custom = dict(custom or {})
+        names = [source.name for source in sources]
+        for name in custom:
+            if name not in names:
+                raise SourceError(f"Own networks: {unknown('source', name, names)}")
+        if kind not in NETWORKS and not (kind == CUSTOM and set(custom) == set(names)):
+            raise ConfigError(unknown("networks", kind, NETWORKS))
+        self.sources = {source.name: source for source in sources}
+        self.encoders = nn.ModuleDict()
+        self.decoders = nn.ModuleDict()
+        self.trunk_of: dict[str, str] = {}
+        self.condition_of: dict[str, int | None] = {}
+        for group in _groups([s for s in sources if s.name not in custom], shared_trunk):
+            first = group[0]
+            conditions = len(group) if len(group) > 1 else 0
+            raw_channels = LIKELIHOODS[first.likelihood].raw_channels(first)
+            builder = NETWORKS[kind]
+            self._add(
+                group,
+                builder.encoder(first, input_channels(first), encoder_outputs, width=width, conditions=conditions),
+                builder.decoder(first, decoder_inputs, raw_channels, width=width, conditions=conditions),
+            )
+        for name, (encoder, decoder) in custom.items():
+            self._add([self.sources[name]], encoder, decoder)
+        self.to(memory_format=torch.channels_last)  # convolutions on CPUs with AVX-512 and on GPUs are faster so
+
+    def _add(self, group: Sequence[Source], encoder: nn.Module, decoder: nn.Module) -> None:
+        trunk = group[0].name
+        self.encoders[trunk], self.decoders[trunk] = encoder, decoder
+        for index, source in enumerate(group):
+            self.trunk_of[source.name] = trunk
+            self.condition_of[source.name] = index if len(group) > 1 else None
+
+    def _call(self, module: Any, name: str, argument: Tensor) -> Tensor:
+        condition = self.condition_of[name]
+        return module(argument) if condition is None else module(argument, condition)
+
+    def encode(
+        self, name: str, values: Tensor
+    ) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"]]:
+        """Mean and log-variance of q(z | x_name), in float32, the log-variance kept within +-12."""
+        source = self.sources[name]
+        outputs = self._call(self.encoders[self.trunk_of[name]], name, network_input(source, values)).float()
+        mean, log_variance = outputs.chunk(2, dim=1)
+        return mean, log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
+
+    def maps(self, name: str, values: Tensor) -> Tensor | None:
+        """The encoder's last spatial map, or None where the network has none."""
+        encoder = self.encoders[self.trunk_of[name]]
+        if not hasattr(encoder, "maps"):
+            return None
+        return self._call(encoder.maps, name, network_input(self.sources[name], values)).float()
+
+    def decode(self, name: str, code: Float[Tensor, "rows latent"]) -> Tensor:
+        """The raw output that the source's likelihood reads, in float32."""
+        raw = self._call(self.decoders[self.trunk_of[name]], name, code).float()
+        source = self.sources[name]
+        expected = (LIKELIHOODS[source.likelihood].raw_channels(source), *source.shape[1:])
+        if tuple(raw.shape[1:]) != expected:
+            raise SourceError(
+                f"Source {name!r}: its decoder must give {expected} for its {source.likelihood} likelihood, "
+                f"got {tuple(raw.shape[1:])}."
+            )
+        return raw
+
+
+def _groups(sources: Sequence[Source], shared: bool) -> list[list[Source]]:
+    """Sources that share a pair of networks: each alone, or those of equal form together."""
+    if not shared:
+        return [[source] for source in sources]
+    groups: dict[Any, list[Source]] = {}
+    for source in sources:
+        groups.setdefault((source.shape, source.likelihood, source.categories), []).append(source)
+    return list(groups.values())

@@ -1,0 +1,72 @@
+"""A Gaussian mixture fitted to the codes of training rows, to draw new codes from where the data really is.
+
+After training the aggregate posterior differs from the prior; drawing from a density fitted to it mends generation
+without touching the model (ex-post density estimation, Ghosh et al. 2020, arXiv 1903.12436).
+"""
+
+import warnings
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from msvae.errors import ConfigError
+from msvae.priors.base import Prior
+
+
+class FittedMixture(Prior):
+    """A mixture of full-covariance Gaussians; empty until `fit`, and saved with the model.
+
+    Args:
+        components, latent: number of Gaussians and length of a code.
+    """
+
+    def __init__(self, components: int, latent: int) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.full((components,), 1.0 / components))
+        self.register_buffer("means", torch.zeros(components, latent))
+        self.register_buffer("factors", torch.eye(latent).expand(components, latent, latent).clone())
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        self.weights: Tensor
+        self.means: Tensor
+        self.factors: Tensor
+        self.fitted: Tensor
+
+    @property
+    def is_fitted(self) -> bool:
+        return bool(self.fitted)
+
+    def fit(self, codes: Float[Tensor, "rows latent"], seed: int = 0) -> None:
+        """Fit to codes by expectation maximisation (scikit-learn).
+
+        Raises:
+            ConfigError: for fewer codes than components, or non-finite codes.
+        """
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.mixture import GaussianMixture
+
+        components = len(self.weights)
+        if len(codes) < components:
+            raise ConfigError(
+                f"A sampler of {components} Gaussians needs as many training rows; there are {len(codes)}. "
+                "Set model.sampler_components lower."
+            )
+        if not bool(torch.isfinite(codes).all()):
+            raise ConfigError("The training codes are not finite; the sampler cannot be fitted.")
+        estimator = GaussianMixture(components, reg_covar=1e-4, max_iter=50, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # 50 rounds are enough to sample from
+            estimator.fit(codes.double().cpu().numpy())
+        self.weights.copy_(torch.from_numpy(estimator.weights_))
+        self.means.copy_(torch.from_numpy(estimator.means_))
+        self.factors.copy_(torch.linalg.cholesky(torch.from_numpy(estimator.covariances_)))
+        self.fitted.fill_(True)
+
+    def sample(self, rows: int, generator: Generator | None = None) -> Float[Tensor, "rows latent"]:
+        component = torch.multinomial(self.weights, rows, replacement=True, generator=generator)
+        noise = torch.randn(rows, self.means.shape[1], generator=generator, device=self.means.device)
+        return self.means[component] + torch.einsum("bij,bj->bi", self.factors[component], noise)
+
+    def log_density(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, " rows"]:
+        components = torch.distributions.MultivariateNormal(self.means, scale_tril=self.factors)
+        return torch.logsumexp(self.weights.log() + components.log_prob(code[:, None, :]), dim=1)

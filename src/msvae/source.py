@@ -1,0 +1,251 @@
+"""A source is a named view of one thing; a batch says which sources are present in which row."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from msvae.errors import SourceError, unknown
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one source is. Saved with every checkpoint.
+
+    Args:
+        name: how every question, file and table calls it; letters, digits, `-` and `_`.
+        shape: `(channels, height, width)` of an image, or `(features,)` of a vector.
+        likelihood: `normal`, `laplace`, `bernoulli` or `categorical` (see `msvae.likelihoods`).
+        scale: noise scale of `normal` and `laplace`, as a share of the value range.
+        value_range: smallest and largest value of the user's data; models see it mapped to [0, 1].
+        categories: number of classes of a categorical source, whose values are 0..categories-1.
+
+    Raises:
+        SourceError: if a field is out of its range.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    likelihood: str = "laplace"
+    scale: float = 0.1
+    value_range: tuple[float, float] = (0.0, 1.0)
+    categories: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+        object.__setattr__(self, "value_range", tuple(float(end) for end in self.value_range))
+        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise SourceError(f"Source name {self.name!r}: expected letters, digits, '-' and '_'.")
+        if len(self.shape) not in (1, 3) or min(self.shape) < 1:
+            raise SourceError(
+                f"Source {self.name!r}: expected a shape (channels, height, width) or (features,), "
+                f"got {self.shape}."
+            )
+        if self.likelihood not in LIKELIHOOD_NAMES:
+            raise SourceError(
+                f"Source {self.name!r}: {unknown('likelihood', self.likelihood, LIKELIHOOD_NAMES)}"
+            )
+        low, high = self.value_range
+        if not low < high:
+            raise SourceError(f"Source {self.name!r}: expected a value range low < high, got {self.value_range}.")
+        if not self.scale > 0:
+            raise SourceError(f"Source {self.name!r}: expected a likelihood scale > 0, got {self.scale}.")
+        if self.likelihood == "categorical":
+            if self.categories is None or self.categories < 2:
+                raise SourceError(
+                    f"Source {self.name!r}: a categorical source needs categories >= 2, got {self.categories}."
+                )
+            if len(self.shape) == 3 and self.shape[0] != 1:
+                raise SourceError(
+                    f"Source {self.name!r}: a categorical image holds one channel of class numbers, got {self.shape}."
+                )
+            object.__setattr__(self, "value_range", (0.0, float(self.categories - 1)))
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+    @property
+    def value_count(self) -> int:
+        """Number of values in one image of this source."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    def normalise(self, values: Tensor) -> Tensor:
+        """The user's values, mapped from the value range to [0, 1]."""
+        low, high = self.value_range
+        return (values - low) / (high - low)
+
+    def denormalise(self, values: Tensor) -> Tensor:
+        """The inverse of `normalise`: from [0, 1] back to the user's value range."""
+        low, high = self.value_range
+        return values * (high - low) + low
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Source":
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in fields:
+            if key not in known:
+                raise SourceError(f"Source {fields.get('name', '?')!r}: {unknown('field', key, known)}")
+        return cls(**fields)
+
+
+LIKELIHOOD_NAMES = ("normal", "laplace", "bernoulli", "categorical")
+
+
+def source_named(sources: Iterable[Source], name: str) -> Source:
+    """The source of that name.
+
+    Raises:
+        SourceError: naming the known sources and the nearest one.
+    """
+    sources = list(sources)
+    for source in sources:
+        if source.name == name:
+            return source
+    raise SourceError(unknown("source", name, [source.name for source in sources]))
+
+
+@dataclass(frozen=True)
+class SourceBatch:
+    """Rows of several sources, with explicit presence.
+
+    Args:
+        values: `{name: (rows, *shape)}` in each source's own value range. Where a source is absent its values
+            are never read: anything may stand there, NaN included.
+        present: `{name: (rows,) bool}`; a source that is not named is absent from every row.
+    """
+
+    values: dict[str, Tensor]
+    present: dict[str, Bool[Tensor, " rows"]]
+
+    @classmethod
+    def complete(cls, values: Mapping[str, Tensor]) -> "SourceBatch":
+        """A batch in which every named source is present in every row."""
+        present = {
+            name: torch.ones(len(tensor), dtype=torch.bool, device=tensor.device) for name, tensor in values.items()
+        }
+        return cls(dict(values), present)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.present.values()))) if self.present else 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.present.values())).device
+
+    def to(self, device: torch.device | str) -> "SourceBatch":
+        return SourceBatch(
+            {name: tensor.to(device, non_blocking=True) for name, tensor in self.values.items()},
+            {name: tensor.to(device, non_blocking=True) for name, tensor in self.present.items()},
+        )
+
+    def select(self, names: Iterable[str]) -> "SourceBatch":
+        """The same rows with only the named sources."""
+        names = list(names)
+        for name in names:
+            if name not in self.values:
+                raise SourceError(unknown("source", name, self.values))
+        return SourceBatch({name: self.values[name] for name in names}, {name: self.present[name] for name in names})
+
+    def rows(self, index: Tensor | slice) -> "SourceBatch":
+        """Some of the rows, in the order of `index`."""
+        return SourceBatch(
+            {name: tensor[index] for name, tensor in self.values.items()},
+            {name: tensor[index] for name, tensor in self.present.items()},
+        )
+
+    def repeat_rows(self, times: int) -> "SourceBatch":
+        """Each row `times` times in succession."""
+        if times == 1:
+            return self
+        return SourceBatch(
+            {name: tensor.repeat_interleave(times, dim=0) for name, tensor in self.values.items()},
+            {name: tensor.repeat_interleave(times, dim=0) for name, tensor in self.present.items()},
+        )
+
+    def presence(self, names: Sequence[str]) -> Bool[Tensor, "sources rows"]:
+        """Presence as one matrix, a source a line, in the order of `names`."""
+        absent = torch.zeros(len(self), dtype=torch.bool, device=self.device)
+        return torch.stack([self.present.get(name, absent) for name in names])
+
+
+def check_batch(batch: SourceBatch, sources: Sequence[Source], *, allow_empty_rows: bool = False) -> None:
+    """Refuse a batch that does not fit the sources; absent values are not looked at.
+
+    Raises:
+        SourceError: for an unknown source, a wrong shape or type, unequal lengths, values out of range or NaN where
+            a source is present, no row at all, or (unless `allow_empty_rows`) a row without any source.
+    """
+    if not batch.present:
+        raise SourceError(f"The batch holds no source; expected some of: {', '.join(s.name for s in sources)}.")
+    rows = len(batch)
+    if rows == 0:
+        raise SourceError("The batch holds no rows.")
+    if set(batch.values) != set(batch.present):
+        odd = ", ".join(sorted(set(batch.values) ^ set(batch.present)))
+        raise SourceError(f"Values and presence must name the same sources; only in one of them: {odd}.")
+    for name, values in batch.values.items():
+        _check_form(values, batch.present[name], source_named(sources, name), rows)
+    _check_values(batch, sources)
+    if not allow_empty_rows:
+        any_present = batch.presence(list(batch.values)).any(dim=0)
+        if not bool(any_present.all()):
+            row = int((~any_present).nonzero()[0])
+            raise SourceError(f"Row {row} of the batch has no present source; every row needs at least one.")
+
+
+def _check_form(values: Tensor, present: Tensor, source: Source, rows: int) -> None:
+    if tuple(values.shape[1:]) != source.shape:
+        raise SourceError(
+            f"Source {source.name!r}: expected images of shape {source.shape}, got {tuple(values.shape[1:])}."
+        )
+    if not values.is_floating_point():
+        kind = str(values.dtype).removeprefix("torch.")
+        hint = " Divide by 255 first." if values.dtype == torch.uint8 and source.value_range == (0.0, 1.0) else ""
+        raise SourceError(
+            f"Source {source.name!r}: expected floating-point values in {list(source.value_range)}, got {kind}.{hint}"
+        )
+    if len(values) != rows or len(present) != rows:
+        raise SourceError(
+            f"Source {source.name!r}: {len(values)} rows of values and {len(present)} of presence, "
+            f"where the batch has {rows} rows."
+        )
+    if present.dtype != torch.bool:
+        raise SourceError(f"Source {source.name!r}: presence must be bool, got {present.dtype}.")
+
+
+def _check_values(batch: SourceBatch, sources: Sequence[Source]) -> None:
+    """One reduction a source and one transfer for all: cheap enough to run in every step."""
+    names, extremes = [], []
+    for name, values in batch.values.items():
+        present = batch.present[name]
+        known = values if bool(present.all()) else values[present]
+        if known.numel():
+            names.append(name)
+            extremes.append(torch.stack(torch.aminmax(known)).float())
+    if not names:
+        return
+    for name, (lowest, highest) in zip(names, torch.stack(extremes).tolist(), strict=True):
+        low, high = source_named(sources, name).value_range
+        if lowest != lowest or highest != highest:
+            raise SourceError(f"Source {name!r}: NaN in a present value. Mark the row absent, or mend the data.")
+        slack = 1e-3 * (high - low)
+        if lowest < low - slack or highest > high + slack:
+            raise SourceError(
+                f"Source {name!r}: expected values in [{low:g}, {high:g}], got [{lowest:g}, {highest:g}]. "
+                "Set the source's value_range, or rescale the data."
+            )

@@ -1,0 +1,71 @@
+"""Subset algebra: sets of sources as boolean arrays, so that nothing loops over 2^M subsets."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from msvae.errors import SourceError
+
+MAX_SOURCES_FOR_ALL_SUBSETS = 16
+
+
+def all_subsets(source_count: int, device: torch.device | None = None) -> Bool[Tensor, "subsets sources"]:
+    """Every non-empty subset of `source_count` sources, one a row, in binary counting order.
+
+    Raises:
+        SourceError: for more than 16 sources (65,535 subsets).
+    """
+    if not 1 <= source_count <= MAX_SOURCES_FOR_ALL_SUBSETS:
+        raise SourceError(
+            f"All subsets of {source_count} sources: expected 1 to {MAX_SOURCES_FOR_ALL_SUBSETS} sources."
+        )
+    numbers = torch.arange(1, 2**source_count, device=device)
+    return (numbers[:, None] >> torch.arange(source_count, device=device)[None, :]) & 1 == 1
+
+
+def contained(
+    subsets: Bool[Tensor, "subsets sources"], present: Bool[Tensor, "sources rows"]
+) -> Bool[Tensor, "subsets rows"]:
+    """Which subsets hold only sources that a row has: subset S of row b counts iff S is within present[:, b]."""
+    missing_members = subsets.float() @ (~present).float()
+    return missing_members == 0
+
+
+def random_subset(
+    present: Bool[Tensor, "sources rows"], generator: torch.Generator | None = None, *, allow_empty: bool = False
+) -> Bool[Tensor, "sources rows"]:
+    """For each row a random subset of its present sources, its size uniform on 1..|A| (on 0..|A| with `allow_empty`).
+
+    Uniform sizes, not uniform subsets: otherwise single sources are hardly ever drawn where there are many.
+    """
+    count = present.sum(dim=0)
+    uniform = torch.rand(present.shape[1], generator=generator, device=present.device)
+    smallest = 0 if allow_empty else 1
+    size = smallest + (uniform * (count + 1 - smallest)).long()
+    size = torch.minimum(size, count)
+    order = torch.rand(present.shape, generator=generator, device=present.device)
+    order = order.masked_fill(~present, 2.0)  # absent sources sort last
+    rank = order.argsort(dim=0).argsort(dim=0)
+    return (rank < size[None, :]) & present
+
+
+def named_subsets(names: Sequence[str], size: int | None = None) -> list[tuple[str, ...]]:
+    """Non-empty subsets of the names, small ones first; only those of `size` where it is given."""
+    sizes = range(1, len(names) + 1) if size is None else [size]
+    return [subset for length in sizes for subset in combinations(names, length)]
+
+
+def subset_label(names: Sequence[str]) -> str:
+    """How tables and files call a subset: `blue+green`."""
+    return "+".join(names)
+
+
+def normalised_weights(
+    weights: Float[Tensor, " sources"], present: Bool[Tensor, "sources rows"]
+) -> Float[Tensor, "sources rows"]:
+    """User weights over the present sources of each row, summing to 1; a row without weight is all zero."""
+    spread = weights[:, None] * present
+    return spread / spread.sum(dim=0, keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)

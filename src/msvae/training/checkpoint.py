@@ -1,0 +1,200 @@
+"""Run folders and checkpoints: config.json and safetensors, a format version and hashes; nothing is ever unpickled.
+
+    RUN/config.json                             settings, sources, the data set's card
+    RUN/metrics.jsonl                           losses while training
+    RUN/checkpoints/step-00000120/
+        checkpoint.json                         step, run length, hashes of the files beside it
+        model.safetensors                       the weights that answer questions (averaged over training)
+        training.safetensors                    raw weights and optimiser, to go on with training
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from msvae.config import RunConfig, parse
+from msvae.errors import CheckpointError
+from msvae.source import Source
+from msvae.training.files import read_json, sha256, write_folder, write_json
+
+FORMAT_VERSION = 1
+KEPT_CHECKPOINTS = 2
+MODEL_FILE, TRAINING_FILE, MANIFEST = "model.safetensors", "training.safetensors", "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One stored state of training.
+
+    Args:
+        step: optimiser steps taken.
+        total_steps: length of the run, or None while a time budget is still being measured.
+        seconds: time spent training so far.
+        finished: whether training has ended.
+        extra: small states that are not tensors.
+    """
+
+    step: int
+    total_steps: int | None
+    seconds: float
+    finished: bool
+    extra: Mapping[str, Any]
+
+
+class RunFolder:
+    """Everything that a run leaves on disk.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def metrics_log(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def create(self, config: RunConfig, sources: tuple[Source, ...], description: Mapping[str, Any]) -> None:
+        """Start a new run.
+
+        Raises:
+            CheckpointError: if the folder exists and is not empty.
+        """
+        if self.path.is_file():
+            raise CheckpointError(f"{self.path} is a file; a run needs a folder.")
+        if self.path.exists() and any(self.path.iterdir()):
+            what = "already holds a run" if (self.path / "config.json").exists() else "is not empty"
+            raise CheckpointError(
+                f"The folder {self.path} {what}. Go on with it by resuming (--resume), or choose another one (--out)."
+            )
+        write_json(
+            self.path / "config.json",
+            {
+                "format": "msvae run",
+                "format_version": FORMAT_VERSION,
+                "config": config.model_dump(mode="json"),
+                "sources": [source.to_dict() for source in sources],
+                **description,
+            },
+        )
+
+    def description(self) -> dict[str, Any]:
+        """The whole content of config.json.
+
+        Raises:
+            CheckpointError: if there is no run, or a newer msvae wrote it.
+        """
+        if not (self.path / "config.json").is_file():
+            raise CheckpointError(f"{self.path} holds no run: there is no config.json in it.")
+        content = read_json(self.path / "config.json")
+        _check_version(content, self.path / "config.json")
+        return content
+
+    def config(self) -> RunConfig:
+        return parse(RunConfig, self.description().get("config", {}))
+
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(Source.from_dict(fields) for fields in self.description().get("sources", []))
+
+    def checkpoints(self) -> list[Path]:
+        """Folders of whole checkpoints, oldest first."""
+        return sorted(path for path in (self.path / "checkpoints").glob("step-*") if path.is_dir())
+
+    def latest(self) -> Path:
+        """The newest checkpoint.
+
+        Raises:
+            CheckpointError: if there is none yet.
+        """
+        checkpoints = self.checkpoints()
+        if not checkpoints:
+            raise CheckpointError(f"The run {self.path} has no checkpoint yet; train it first.")
+        return checkpoints[-1]
+
+    def save(self, checkpoint: Checkpoint, model: Mapping[str, Tensor], training: Mapping[str, Tensor]) -> None:
+        """Write a checkpoint, whole or not at all, and remove the oldest ones."""
+
+        def fill(folder: Path) -> None:
+            try:
+                save_file(_plain(model), folder / MODEL_FILE)
+                save_file(_plain(training), folder / TRAINING_FILE)
+            except SafetensorError as error:
+                raise OSError(str(error)) from None
+            write_json(
+                folder / MANIFEST,
+                {
+                    "format": "msvae checkpoint",
+                    "format_version": FORMAT_VERSION,
+                    "step": checkpoint.step,
+                    "total_steps": checkpoint.total_steps,
+                    "seconds": checkpoint.seconds,
+                    "finished": checkpoint.finished,
+                    "extra": dict(checkpoint.extra),
+                    "sha256": {name: sha256(folder / name) for name in (MODEL_FILE, TRAINING_FILE)},
+                },
+            )
+
+        write_folder(self.path / "checkpoints" / f"step-{checkpoint.step:08d}", fill)
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def state(self) -> Checkpoint:
+        """What the newest checkpoint says of itself."""
+        return _manifest(self.latest())[0]
+
+    def model_weights(self) -> dict[str, Tensor]:
+        """The weights that answer questions, from the newest checkpoint."""
+        return _load(self.latest(), MODEL_FILE)
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Raw weights, averaged weights and optimiser state, from the newest checkpoint."""
+        return _load(self.latest(), TRAINING_FILE)
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _check_version(content: Mapping[str, Any], path: Path) -> None:
+    version = content.get("format_version")
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} is damaged: it has no format version.")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}; this msvae reads up to {FORMAT_VERSION}. Upgrade msvae to open it."
+        )
+
+
+def _manifest(folder: Path) -> tuple[Checkpoint, dict[str, str]]:
+    content = read_json(folder / MANIFEST)
+    _check_version(content, folder / MANIFEST)
+    try:
+        fields = {key: content[key] for key in ("step", "total_steps", "seconds", "finished", "extra")}
+        return Checkpoint(**fields), content["sha256"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / MANIFEST} is damaged: {error}.") from None
+
+
+def _load(folder: Path, name: str) -> dict[str, Tensor]:
+    _, hashes = _manifest(folder)
+    file = folder / name
+    others = "Remove this folder to go back to the checkpoint before it." if _has_older(folder) else ""
+    if not file.is_file():
+        raise CheckpointError(f"The checkpoint {folder} lacks {name}. {others}".strip())
+    if sha256(file) != hashes.get(name):
+        raise CheckpointError(f"{file} is damaged: its content does not match its hash. {others}".strip())
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}. {others}".strip()) from None
+
+
+def _has_older(folder: Path) -> bool:
+    return any(path.name < folder.name for path in folder.parent.glob("step-*"))

@@ -1,0 +1,90 @@
+"""Files that are whole or not there: written beside their place, flushed to disk, then renamed."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msvae.errors import CheckpointError
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Make a file or folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file atomically; on failure the old one stays.
+
+    Raises:
+        CheckpointError: if it cannot be written (for example a full disk).
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        flush_to_disk(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. What was there is unchanged.") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no {path}.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}.") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is damaged: expected a JSON object.")
+    return content
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder appear whole: `fill` writes into a temporary one beside it, which is then renamed.
+
+    Raises:
+        CheckpointError: if it cannot be written; nothing appears then.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        for file in temporary.iterdir():
+            flush_to_disk(file)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        flush_to_disk(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. Older checkpoints are unchanged.") from None

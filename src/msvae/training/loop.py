@@ -1,0 +1,299 @@
+"""The training loop, to be read from top to bottom."""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from msvae.config import TrainingConfig
+from msvae.data.base import Rows
+from msvae.errors import Interrupted, NonFiniteError
+from msvae.models.base import Loss, MultiSourceModel
+from msvae.training.checkpoint import Checkpoint, RunFolder
+from msvae.training.progress import Display, Quiet, shown
+from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate
+
+DEFAULT_EPOCHS = 30
+LOG_EVERY = 10
+VALIDATIONS_PER_RUN = 20
+VALIDATION_ROWS = 512
+
+
+def fit(
+    model: MultiSourceModel,
+    train: Rows,
+    validation: Rows,
+    config: TrainingConfig,
+    run: RunFolder,
+    *,
+    resume: bool = False,
+    display: Display | None = None,
+    title: str = "training",
+) -> MultiSourceModel:
+    """Train a model and leave its checkpoints in the run folder.
+
+    Args:
+        model: with fresh weights; on `resume` they are replaced by those of the newest checkpoint.
+        resume: go on where the newest checkpoint stands; the result is bit for bit that of a run never stopped.
+
+    Returns:
+        The model with its averaged weights, on the training device, in evaluation mode.
+
+    Raises:
+        Interrupted: on Ctrl-C or SIGTERM, after everything has been saved.
+        NonFiniteError: if a loss, gradient or weight is not finite; the last good checkpoint stays.
+    """
+    display = display or Quiet()
+    accelerator = _accelerator(config)
+    averaged = AveragedModel(model, multi_avg_fn=_average_with(config.ema_decay))  # copied before the model is wrapped
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
+    averaged.to(accelerator.device)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    state = _State(model, averaged, optimizer, accelerator, run)
+    step, seconds, total = 0, 0.0, _planned_steps(config, len(train))
+    if resume:
+        checkpoint = state.restore()
+        step, seconds, total = checkpoint.step, checkpoint.seconds, checkpoint.total_steps or total
+        _cut_log(run.metrics_log, step)
+    meter = None if total is not None or config.budget is None else BudgetMeter(config.budget)
+    order = BatchOrder(len(train), config.batch_size, config.seed)
+    generator = torch.Generator(accelerator.device)
+    saved_at = time.monotonic()
+
+    with shown(display, title, total), _stop_signals() as stop, torch.random.fork_rng(), run.metrics_log.open("a") as log:
+        while total is None or step < total:
+            began = time.perf_counter()
+            torch.manual_seed(derived_seed(config.seed, "noise", step))  # for users' modules with dropout and the like
+            generator.manual_seed(derived_seed(config.seed, "noise", step))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, config.learning_rate, config.warmup_steps, total)
+
+            index = order(step)[accelerator.process_index :: accelerator.num_processes]
+            parts = index.tensor_split(min(config.accumulation, len(index)))
+            losses: list[Loss] = []
+            for part in parts:
+                loss = wrapped(train.batch(part).to(accelerator.device), generator)
+                _refuse_non_finite_loss(loss, step, run)
+                accelerator.backward(loss.total * (len(part) / len(index)))
+                losses.append(loss)
+            _refuse_non_finite_gradients(model, config, accelerator, step, run)
+            optimizer.step()
+            optimizer.zero_grad()
+            averaged.update_parameters(model)
+
+            step += 1
+            took = time.perf_counter() - began
+            seconds += took
+            if meter is not None and total is None:
+                total = meter.add(took)
+                if total is not None:
+                    display.note(f"{title}: {config.budget:g} s are {total} steps at this machine's speed")
+                    state.save(Checkpoint(step, total, seconds, False, state.extra()))
+            if step % LOG_EVERY == 0 or step == total:
+                figures = _figures(losses)
+                _log(log, {"step": step, "seconds": round(seconds, 3), "rows": step * order.batch_size, **figures})
+                display.update(step, total, _shown_figures(figures, order.batch_size / took))
+            if total is not None and (step % max(1, total // VALIDATIONS_PER_RUN) == 0 or step == total):
+                validated = _validate(averaged.module, validation, config, accelerator.device)
+                _log(log, {"step": step, **{f"validation/{name}": value for name, value in validated.items()}})
+            if stop.is_set():
+                state.save(Checkpoint(step, total, seconds, False, state.extra()))
+                raise Interrupted(f"Stopped at step {step}; everything is saved in {run.path}. Go on with --resume.")
+            if time.monotonic() - saved_at > config.checkpoint_seconds:
+                state.save(Checkpoint(step, total, seconds, False, state.extra()))
+                saved_at = time.monotonic()
+
+    state.save(Checkpoint(step, total, seconds, False, state.extra()))
+    return _model_of(averaged).eval()
+
+
+class _State:
+    """What a checkpoint holds: raw weights, averaged weights, optimiser; by parameter name, as tensors."""
+
+    def __init__(
+        self, model: MultiSourceModel, averaged: AveragedModel, optimizer: Any, accelerator: Accelerator, run: RunFolder
+    ) -> None:
+        self.model, self.averaged, self.optimizer, self.accelerator, self.run = (
+            model,
+            averaged,
+            optimizer,
+            accelerator,
+            run,
+        )
+        self.names = [name for name, _ in model.named_parameters()]
+
+    def extra(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {"averaged": int(self.averaged.n_averaged), "scaler": scaler.state_dict() if scaler else {}}
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        for name, parameter in self.model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise NonFiniteError(_non_finite_text(f"the weights {name}", checkpoint.step, self.run))
+        tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer/{self.names[index]}/{key}"] = torch.as_tensor(value)
+        self.run.save(checkpoint, _model_of(self.averaged).state_dict(), tensors)
+
+    def restore(self) -> Checkpoint:
+        checkpoint = self.run.state()
+        tensors = self.run.training_state()
+        prefix = "model/"
+        self.model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        _model_of(self.averaged).load_state_dict(self.run.model_weights())
+        self.averaged.n_averaged.fill_(checkpoint.extra["averaged"])
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer/"):
+                name, field = key.removeprefix("optimizer/").rsplit("/", 1)
+                states.setdefault(self.names.index(name), {})[field] = value
+        plain = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": states, "param_groups": plain["param_groups"]})
+        if self.accelerator.scaler and checkpoint.extra["scaler"]:
+            self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
+        return checkpoint
+
+
+def _accelerator(config: TrainingConfig) -> Accelerator:
+    AcceleratorState._reset_state()  # the state is global to a process; another run in it may want another precision
+    return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+
+
+def _average_with(decay: float) -> Any:
+    """An exponential moving average whose decay starts low, so that short runs do not remember their first weights."""
+
+    def average(averages: list[Tensor], currents: list[Tensor], count: Any) -> None:
+        steps = int(count)
+        weight = 1.0 - min(decay, (1 + steps) / (10 + steps))
+        torch._foreach_lerp_(averages, currents, weight)
+
+    return average
+
+
+def _model_of(averaged: AveragedModel) -> MultiSourceModel:
+    module = averaged.module
+    assert isinstance(module, MultiSourceModel)
+    return module
+
+
+def _planned_steps(config: TrainingConfig, rows: int) -> int | None:
+    """The run's length, or None where a time budget still has to be measured."""
+    if config.steps is not None:
+        return config.steps
+    if config.budget is not None:
+        return None
+    epochs = config.epochs if config.epochs is not None else DEFAULT_EPOCHS
+    return max(1, round(epochs * BatchOrder(rows, config.batch_size, config.seed).per_epoch))
+
+
+def _refuse_non_finite_loss(loss: Loss, step: int, run: RunFolder) -> None:
+    if bool(torch.isfinite(loss.total)):
+        return
+    guilty = [name for name, value in loss.terms.items() if not bool(torch.isfinite(value))]
+    sources = [name.split("/", 1)[1] for name in guilty if "/" in name]
+    what = f"the loss of source {', '.join(map(repr, sources))}" if sources else f"the loss ({', '.join(guilty)})"
+    raise NonFiniteError(_non_finite_text(what, step, run))
+
+
+def _refuse_non_finite_gradients(
+    model: MultiSourceModel, config: TrainingConfig, accelerator: Accelerator, step: int, run: RunFolder
+) -> None:
+    if accelerator.scaler is not None:
+        if config.gradient_clip is not None:
+            accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        return  # the scaler skips such steps by itself
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
+    norm = torch.linalg.vector_norm(norms)
+    if not bool(torch.isfinite(norm)):
+        name = next(name for (name, _), value in zip(named, norms, strict=True) if not bool(torch.isfinite(value)))
+        raise NonFiniteError(_non_finite_text(f"the gradient of {name}", step, run))
+    if config.gradient_clip is not None and float(norm) > config.gradient_clip:
+        torch._foreach_mul_([gradient for _, gradient in named], config.gradient_clip / float(norm))
+
+
+def _non_finite_text(what: str, step: int, run: RunFolder) -> str:
+    kept = run.checkpoints()
+    last = f"The last good checkpoint is {kept[-1].name}." if kept else "No checkpoint had been written yet."
+    return f"Step {step + 1}: {what} is not finite; the run was stopped. {last} Try a lower learning rate."
+
+
+def _figures(losses: list[Loss]) -> dict[str, float]:
+    """Mean loss terms over the parts of a batch."""
+    figures = {"loss": sum(float(loss.total.detach()) for loss in losses) / len(losses)}
+    for name in {name: None for loss in losses for name in loss.terms}:
+        values = [float(loss.terms[name]) for loss in losses if name in loss.terms]
+        figures[name] = sum(values) / len(values)
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def _shown_figures(figures: Mapping[str, float], rows_per_second: float) -> dict[str, str]:
+    short = {name.removeprefix("reconstruction/"): f"{value:.0f}" for name, value in figures.items()}
+    return {**short, "rows/s": f"{rows_per_second:.0f}"}
+
+
+@torch.no_grad()
+def _validate(model: Any, rows: Rows, config: TrainingConfig, device: torch.device) -> dict[str, float]:
+    """The loss on validation rows, with the averaged weights and the same noise every time."""
+    generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "validation", 0))
+    was_training = model.training
+    model.eval()
+    loss = model.loss(rows.batch(slice(0, VALIDATION_ROWS)).to(device), generator)
+    model.train(was_training)
+    return _figures([loss])
+
+
+def _log(log: Any, record: Mapping[str, Any]) -> None:
+    log.write(json.dumps(record) + "\n")
+    log.flush()
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop the lines written after the checkpoint that the run goes on from."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue  # the line that a killed process was writing
+    path.write_text("".join(line + "\n" for line in kept))
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; a second Ctrl-C stops at once."""
+    wish = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield wish
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if wish.is_set():
+            raise KeyboardInterrupt
+        wish.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

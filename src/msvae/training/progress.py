@@ -1,0 +1,118 @@
+"""How long work shows itself: a live line in a terminal, plain lines everywhere else, nothing when quiet."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PLAIN_INTERVAL_SECONDS = 10.0
+T = TypeVar("T")
+
+
+class Display(Protocol):
+    """Where training and evaluation tell how far they are."""
+
+    def start(self, title: str, total: int | None) -> None: ...
+    def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None: ...
+    def finish(self) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def start(self, title: str, total: int | None) -> None: ...
+    def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None: ...
+    def finish(self) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class PlainLines:
+    """A line every ten seconds, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def start(self, title: str, total: int | None) -> None:
+        self.title, self.began = title, time.monotonic()
+        self.next_line = self.began + PLAIN_INTERVAL_SECONDS / 5
+        self.last = ""
+
+    def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None:
+        now = time.monotonic()
+        left = "" if not total or not done else f", {_clock((now - self.began) / done * (total - done))} left"
+        shown = " ".join(f"{name} {value}" for name, value in figures.items())
+        self.last = f"{self.title}: {done}/{total or '?'} {shown}{left}"
+        if now >= self.next_line:
+            self.next_line = now + PLAIN_INTERVAL_SECONDS
+            self.note(self.last)
+            self.last = ""
+
+    def finish(self) -> None:
+        if self.last:
+            self.note(self.last)
+        self.note(f"{self.title}: done in {_clock(time.monotonic() - self.began)}")
+
+    def note(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+class LiveBar:
+    """A progress bar with figures, for terminals."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def start(self, title: str, total: int | None) -> None:
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.progress.start()
+        self.task = self.progress.add_task(title, total=total, figures="")
+
+    def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None:
+        shown = "  ".join(f"{name} {value}" for name, value in figures.items())
+        self.progress.update(self.task, completed=done, total=total, figures=shown)
+
+    def finish(self) -> None:
+        self.progress.stop()
+
+    def note(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def display_for(console: Console) -> Display:
+    """The display that fits where the console writes to."""
+    return LiveBar(console) if console.is_terminal else PlainLines(console)
+
+
+@contextmanager
+def shown(display: Display, title: str, total: int | None) -> Iterator[None]:
+    """A stretch of work that always closes its bar, whatever happens in it."""
+    display.start(title, total)
+    try:
+        yield
+    finally:
+        display.finish()
+
+
+def tracked(items: Iterable[T], display: Display, title: str, total: int) -> Iterator[T]:
+    """The items, one after the other, with their progress shown."""
+    with shown(display, title, total):
+        for done, item in enumerate(items):
+            yield item
+            display.update(done + 1, total, {})
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,82 @@
+"""Everything in training that is a function of the step alone: seeds, batch order, learning rate, run length.
+
+Since nothing here keeps a state, a resumed run needs only its step to go on bit for bit as if never stopped.
+"""
+
+import hashlib
+import math
+import statistics
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FINAL_RATE_SHARE = 0.01
+
+
+def derived_seed(seed: int, purpose: str, number: int) -> int:
+    """An independent 56-bit seed for one purpose and one step or epoch."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+def steps_per_epoch(rows: int, batch_size: int) -> int:
+    """Whole batches in an epoch; a set smaller than a batch is one batch."""
+    return max(1, rows // batch_size)
+
+
+class BatchOrder:
+    """Which rows make the batch of a step: a new shuffle every epoch, incomplete last batches left out."""
+
+    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
+        self.per_epoch = steps_per_epoch(rows, batch_size)
+        self._shuffled: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __call__(self, step: int) -> Tensor:
+        epoch, position = divmod(step, self.per_epoch)
+        if self._shuffled[0] != epoch:
+            generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
+            self._shuffled = (epoch, torch.randperm(self.rows, generator=generator))
+        return self._shuffled[1][position * self.batch_size : (position + 1) * self.batch_size]
+
+
+def learning_rate(step: int, peak: float, warmup: int, total: int | None) -> float:
+    """Linear warm-up, then a cosine from the peak to 1 % of it at the last step.
+
+    The warm-up does not depend on the run's length, so that a time budget can be turned into steps during it.
+    """
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if total is None or total <= warmup:
+        return peak
+    progress = min(1.0, (step - warmup) / (total - warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * cosine)
+
+
+@dataclass
+class BudgetMeter:
+    """Turns a time budget into a number of steps, from the median time of the first ones.
+
+    Args:
+        budget: seconds of training, those of the measurement included.
+        skip: first steps that are not counted (they allocate and compile).
+        count: steps that are.
+    """
+
+    budget: float
+    skip: int = 5
+    count: int = 25
+
+    def __post_init__(self) -> None:
+        self._times: list[float] = []
+
+    def add(self, seconds: float) -> int | None:
+        """Tell how long a step took; returns the run's number of steps once it is known."""
+        self._times.append(seconds)
+        spent = sum(self._times)
+        if len(self._times) < self.skip + self.count and spent < 0.3 * self.budget:
+            return None
+        per_step = statistics.median(self._times[self.skip :] or self._times)
+        return max(len(self._times), len(self._times) + int((self.budget - spent) / per_step))
