@@ -1,0 +1,64 @@
+"""msvae: multi-source variational autoencoders. One generative model over several image sources of the same thing.
+
+    import msvae
+    run = msvae.train("colours", out="runs/first", budget="60s")
+    green = msvae.convert(run, given={"blue": images}, to="green")["green"]
+
+Names are imported when first used, so that `import msvae` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Source": "msvae.source",
+    "SourceBatch": "msvae.source",
+    "MsvaeError": "msvae.errors",
+    "DataSet": "msvae.data",
+    "Rows": "msvae.data",
+    "complete_rows": "msvae.data",
+    "load_data": "msvae.data",
+    "JointVAE": "msvae.models",
+    "MultiSourceModel": "msvae.models",
+    "METHODS": "msvae.models",
+    "RunConfig": "msvae.config",
+    "DataConfig": "msvae.config",
+    "ModelConfig": "msvae.config",
+    "TrainingConfig": "msvae.config",
+    "Run": "msvae.training.run",
+    "open_run": "msvae.training.run",
+    "train": "msvae.api",
+    "resume": "msvae.api",
+    "evaluate": "msvae.api",
+    "reconstruct": "msvae.questions",
+    "convert": "msvae.questions",
+    "fuse": "msvae.questions",
+    "interpolate": "msvae.questions",
+    "weight_path": "msvae.questions",
+    "generate": "msvae.questions",
+    "impute": "msvae.questions",
+    "features": "msvae.questions",
+    "write_report": "msvae.report",
+    "run_demo": "msvae.demo",
+}
+
+__all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from msvae.api import demo, evaluate, methods, report, resume, train
+    from msvae.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
+    from msvae.data import DataSet, Rows, complete_rows, load_data
+    from msvae.errors import MsvaeError
+    from msvae.models import METHODS, JointVAE, MultiSourceModel
+    from msvae.questions import convert, features, fuse, generate, impute, interpolate, reconstruct, weight_path
+    from msvae.report import write_report
+    from msvae.source import Source, SourceBatch
+    from msvae.training.run import Run, open_run
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'msvae' has no attribute {name!r}")

@@ -1,7 +1,25 @@
 """Models: the contract, the joint VAE, and the published methods by name."""
 
+from collections.abc import Mapping, Sequence
+
+from msvae.config import ModelConfig
 from msvae.models.base import Features, Loss, MultiSourceModel
 from msvae.models.joint import JointVAE
 from msvae.models.presets import METHODS, Method, method_named, with_method
+from msvae.networks.pairs import Pair
+from msvae.source import Source
 
-__all__ = ["METHODS", "Features", "JointVAE", "Loss", "Method", "MultiSourceModel", "method_named", "with_method"]
+
+def build_model(
+    sources: Sequence[Source], config: ModelConfig, networks: Mapping[str, Pair] | None = None
+) -> MultiSourceModel:
+    """The model that the settings describe, with fresh weights.
+
+    Args:
+        networks: the user's own `{source: (encoder, decoder)}` modules.
+    """
+    method_named(config.method)
+    return JointVAE(sources, config, networks)
+
+
+__all__ = ["METHODS", "Features", "JointVAE", "Loss", "Method", "MultiSourceModel", "build_model", "method_named", "with_method"]

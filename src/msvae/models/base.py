@@ -93,6 +93,9 @@ class MultiSourceModel(nn.Module):
         """Pooled vector and spatial maps of the present sources."""
         raise NotImplementedError
 
+    def after_training(self, batch: SourceBatch, seed: int) -> None:
+        """What a model does once with training rows when its weights are final, such as fitting a sampler; nothing here."""
+
     @torch.no_grad()
     def sample(
         self,

@@ -132,6 +132,13 @@ class JointVAE(MultiSourceModel):
             return self.prior.sample(rows, generator)
         return self.sampler.sample(rows, generator)
 
+    @torch.no_grad()
+    def after_training(self, batch: SourceBatch, seed: int) -> None:
+        """Fit the sampler to the codes of training rows."""
+        if self.sampler is not None:
+            generator = torch.Generator(self.device).manual_seed(seed)
+            self.sampler.fit(self.encode(batch).sample(generator), seed)
+
     def features(self, batch: SourceBatch) -> Features:
         pooled = self.encode(batch).mean
         maps = {}

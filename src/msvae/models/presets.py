@@ -32,7 +32,7 @@ class Method:
 METHODS: dict[str, Method] = {
     "single": Method(
         summary="M independent single-source VAEs: the baseline of every joint model",
-        settings={"fusion": "separate", "subsets": "present"},
+        settings={"fusion": "separate", "subsets": "present", "objective": "elbo"},
         paper="Kingma & Welling, arXiv 1312.6114",
         year=2013,
         cost="M encodes, M decodes",

@@ -28,6 +28,7 @@ DEFAULT_EPOCHS = 30
 LOG_EVERY = 10
 VALIDATIONS_PER_RUN = 20
 VALIDATION_ROWS = 512
+AFTER_TRAINING_ROWS = 5000
 
 
 def fit(
@@ -116,8 +117,10 @@ def fit(
                 state.save(Checkpoint(step, total, seconds, False, state.extra()))
                 saved_at = time.monotonic()
 
-    state.save(Checkpoint(step, total, seconds, False, state.extra()))
-    return _model_of(averaged).eval()
+    trained = _model_of(averaged).eval()
+    trained.after_training(train.batch(order.some(AFTER_TRAINING_ROWS)).to(accelerator.device), config.seed)
+    state.save(Checkpoint(step, total, seconds, True, state.extra()))
+    return trained
 
 
 class _State:
@@ -172,7 +175,16 @@ class _State:
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
     AcceleratorState._reset_state()  # the state is global to a process; another run in it may want another precision
-    return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+    return Accelerator(mixed_precision=native_precision(config), cpu=config.device == "cpu")
+
+
+def native_precision(config: TrainingConfig) -> str:
+    """The precision to train in: the chosen one, or for `auto` bf16 where the device computes it natively."""
+    if config.precision != "auto":
+        return config.precision
+    if config.device != "cpu" and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    return "bf16" if torch.cpu.is_available() and torch.cpu._is_avx512_bf16_supported() else "no"
 
 
 def _average_with(decay: float) -> Any:

@@ -40,6 +40,11 @@ class BatchOrder:
             self._shuffled = (epoch, torch.randperm(self.rows, generator=generator))
         return self._shuffled[1][position * self.batch_size : (position + 1) * self.batch_size]
 
+    def some(self, count: int) -> Tensor:
+        """A fixed random choice of at most `count` rows."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, "choice", 0))
+        return torch.randperm(self.rows, generator=generator)[:count]
+
 
 def learning_rate(step: int, peak: float, warmup: int, total: int | None) -> float:
     """Linear warm-up, then a cosine from the peak to 1 % of it at the last step.

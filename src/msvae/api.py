@@ -1,0 +1,163 @@
+"""Train, test, report: the long work on a run, in Python. The questions to a trained run are in `msvae.questions`."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msvae.config import DataConfig, RunConfig, merged, parse, seconds
+from msvae.data import DataSet
+from msvae.evaluation import evaluate_model
+from msvae.models import METHODS, Method, method_named, with_method
+from msvae.networks.pairs import CUSTOM, Pair
+from msvae.reporting import write_report
+from msvae.training.files import write_json
+from msvae.training.progress import Display, Quiet
+from msvae.training.run import Run, open_run, resume_run, train_run
+
+BASELINE_FOLDER = "single"
+#: What suits a minute of training on two cores; found on validation rows.
+DEMO_SETTINGS = {"model.width": 16, "training.batch_size": 32, "training.learning_rate": 3e-3}
+
+
+def run_config(
+    data: str = "colours",
+    method: str | None = None,
+    budget: str | float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Settings of a run: a base (such as a YAML file's content), then single ones, completed by the method's.
+
+    Args:
+        settings: dotted names, such as `{"training.seed": 1, "model.latent": 64, "data.options.pairing": "class"}`.
+
+    Raises:
+        ConfigError: naming every setting that does not fit.
+    """
+    dotted = dict(settings or {})
+    if method is not None:
+        dotted["model.method"] = method
+    if budget is not None:
+        dotted["training.budget"] = seconds(budget)
+    plain = merged({"data": {"name": data}, **(base or {})}, dotted=dotted)
+    model = plain.get("model", {})
+    if isinstance(model, Mapping):
+        plain["model"] = with_method(model)
+    return parse(RunConfig, plain)
+
+
+def train(
+    data: str | DataSet = "colours",
+    method: str | None = None,
+    *,
+    out: str | Path,
+    budget: str | float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    networks: Mapping[str, Pair] | None = None,
+    display: Display | None = None,
+) -> Run:
+    """Train a model into the folder `out`.
+
+    Args:
+        data: the name of a built-in set, or rows of your own.
+        method: a preset (see `msvae.methods`), `mopoe` by default.
+        budget: such as `90s` or `10m`; without it `training.steps` or `training.epochs` of the settings count.
+        settings: any other settings by dotted names, as in `run_config`.
+        networks: your own `{source: (encoder, decoder)}` modules.
+    """
+    own = data if isinstance(data, DataSet) else None
+    dotted = dict(settings or {})
+    if own is not None and networks and set(networks) == {source.name for source in own.sources}:
+        dotted["model.networks"] = CUSTOM
+    name = data if isinstance(data, str) else DataConfig().name
+    config = run_config(name, method, budget, dotted)
+    return train_run(config, out, data=own, networks=networks, display=display)
+
+
+def resume(out: str | Path, *, display: Display | None = None) -> Run:
+    """Go on with an interrupted run."""
+    return resume_run(out, display=display)
+
+
+def evaluate(
+    run: str | Path | Run, *, baseline: bool = True, seed: int | None = None, display: Display | None = None
+) -> dict[str, Any]:
+    """Test a run on its test rows and write `metrics.json` into it.
+
+    Args:
+        baseline: also train (once, kept in the run's folder `single`) the same networks as independent single-source VAEs with
+            the same seed and number of steps, to compare with.
+        seed: of the verifiers and of sampling; the run's own by default.
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    data = opened.data()
+    single = None
+    if baseline and opened.config.model.method != "single":
+        single = single_baseline(opened, display=display).model
+    figures = evaluate_model(
+        opened.model,
+        data,
+        seed=opened.config.training.seed if seed is None else seed,
+        single=single,
+        display=display,
+    )
+    figures["method"] = opened.config.model.method
+    figures["steps"] = opened.folder.state().step
+    figures["training_seconds"] = round(opened.folder.state().seconds, 1)
+    write_json(opened.folder.path / "metrics.json", figures)
+    return figures
+
+
+def single_baseline(run: Run, *, display: Display | None = None) -> Run:
+    """The same networks as M independent single-source VAEs: same rows, seed and number of steps; trained once."""
+    folder = run.folder.path / BASELINE_FOLDER
+    if (folder / "config.json").exists():
+        return resume_run(folder, display=_without_notes(display), title="training the single-source VAEs")
+    steps = run.folder.state().step
+    model = {**run.config.model.model_dump(), "method": "single", **method_named("single").settings}
+    config = parse(
+        RunConfig,
+        {
+            "data": run.config.data.model_dump(),
+            "model": model,
+            "training": {**run.config.training.model_dump(), "budget": None, "epochs": None, "steps": steps},
+        },
+    )
+    return train_run(config, folder, display=display, title="training the single-source VAEs")
+
+
+def report(run: str | Path | Run, out: str | Path | None = None, *, display: Display | None = None) -> Path:
+    """Write the report of a run as one self-contained HTML file, by default `RUN/report.html`."""
+    return write_report(run, out, display=display)
+
+
+def methods() -> Mapping[str, Method]:
+    """The methods by name: what each is, its paper, its cost and its limits."""
+    return METHODS
+
+
+def demo(
+    out: str | Path = "runs/demo",
+    budget: str | float = "50s",
+    method: str = "mopoe",
+    seed: int = 0,
+    display: Display | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """The whole way on the embedded digits: train jointly, train alone, test, report.
+
+    Args:
+        budget: training time of the joint model; the baseline takes as many steps again.
+
+    Returns:
+        The report's path and the figures; their `seconds` count the whole demo.
+    """
+    began = time.perf_counter()
+    display = display or Quiet()
+    display.note("Three sources draw the same handwritten digits: blue ink, yellow neon, green brush.")
+    run = train(
+        "colours", method, out=out, budget=budget, settings={**DEMO_SETTINGS, "training.seed": seed}, display=display
+    )
+    figures = evaluate(run, display=display)
+    path = report(run, display=display)
+    return path, {**figures, "seconds": round(time.perf_counter() - began, 1)}

@@ -1,0 +1,278 @@
+"""Questions to a trained run: images in, images out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from msvae.cli.options import (
+    Given,
+    Json,
+    Mode,
+    OutFolder,
+    Rows,
+    RunPath,
+    Seed,
+    To,
+    parse_rows,
+    parse_weights,
+)
+from msvae.cli.output import say, write_answer
+
+if TYPE_CHECKING:
+    from msvae.source import Source, SourceBatch
+    from msvae.training.run import Run
+
+Samples = Annotated[int, typer.Option("--n", "-n", help="Answers for each row.")]
+OUT = Path("out")
+
+
+def reconstruct(
+    run: RunPath,
+    given: Given,
+    out: OutFolder = OUT,
+    rows: Rows = "0:8",
+    mode: Mode = "mean",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The given images as the model sees them.
+
+    Example:
+
+        msvae reconstruct RUN --given blue --given green --rows 0:16
+    """
+    from msvae import questions
+
+    opened, batch, names = _asked(run, given, rows)
+    images = questions.reconstruct(opened, batch, _mode(mode), seed)
+    write_answer(out, images, _sources(opened, images), names, as_json, shown_above=batch.values)
+
+
+def convert(
+    run: RunPath,
+    given: Given,
+    to: To = None,
+    out: OutFolder = OUT,
+    rows: Rows = "0:8",
+    n: Samples = 1,
+    mode: Mode = "mean",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The same things as other sources would show them.
+
+    Examples:
+
+        msvae convert RUN --given blue=x.png --to green -o out/
+
+        msvae convert RUN --given blue --given yellow --to green --rows 0:16
+    """
+    from msvae import questions
+
+    opened, batch, names = _asked(run, given, rows)
+    images = questions.convert(opened, batch, to, n, _mode(mode), seed)
+    write_answer(out, images, _sources(opened, images), _numbered(names, n), as_json)
+
+
+def fuse(
+    run: RunPath,
+    given: Given,
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", "-w", metavar="SOURCE=NUMBER", help="Weights; equal without.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="In image space `mean` or `pyramid`; in latent space `product` or `barycenter`.")
+    ] = "product",
+    to: To = None,
+    out: OutFolder = OUT,
+    rows: Rows = "0:8",
+    as_json: Json = False,
+) -> None:
+    """Images of several sources made into one, by weights.
+
+    Examples:
+
+        msvae fuse RUN -g blue=a.png -g yellow=b.png -w blue=0.7 -w yellow=0.3 --to green
+
+        msvae fuse RUN -g blue -g yellow --by pyramid
+    """
+    from dataclasses import replace
+
+    from msvae import questions
+
+    opened, batch, names = _asked(run, given, rows)
+    weights = parse_weights(weight)
+    images = questions.fuse(opened, batch, weights, by, to)
+    sources = (
+        [replace(_sources(opened, batch.values)[0], name="fused")] if "fused" in images else _sources(opened, images)
+    )
+    write_answer(out, images, sources, names, as_json)
+
+
+def interpolate(
+    run: RunPath,
+    given: Given,
+    between: Annotated[
+        str, typer.Option("--between", metavar="A,B", help="`rows`, or sources to walk over, such as blue,yellow,green.")
+    ] = "rows",
+    steps: Annotated[int, typer.Option("--steps", help="Images of one walk, both ends included.")] = 9,
+    by: Annotated[str, typer.Option("--by", help="Fusion rule of a walk between sources.")] = "barycenter",
+    to: To = None,
+    out: OutFolder = OUT,
+    rows: Rows = "0:2",
+    as_json: Json = False,
+) -> None:
+    """Walk between two rows, or between the sources of one row.
+
+    Examples:
+
+        msvae interpolate RUN --given blue --rows 3:5
+
+        msvae interpolate RUN -g blue -g yellow -g green --between blue,yellow,green --rows 3
+    """
+    import torch
+
+    from msvae import questions
+    from msvae.errors import ConfigError
+
+    opened, batch, names = _asked(run, given, rows)
+    if between == "rows":
+        if len(batch) != 2:
+            raise ConfigError(f"A walk between rows needs two of them; {len(batch)} are given (see --rows).")
+        first, last = batch.rows(slice(0, 1)), batch.rows(slice(1, 2))
+        images = questions.interpolate(opened, first, last, steps, to)
+    else:
+        path = questions.weight_path(between.split(","), steps)
+        one = batch.rows(slice(0, 1))
+        answers = [questions.fuse(opened, one, weights, by, to) for weights in path]
+        images = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+    labels = [f"step-{number:02d}" for number in range(steps)]
+    write_answer(out, images, _sources(opened, images), labels, as_json)
+
+
+def generate(
+    run: RunPath,
+    n: Annotated[int, typer.Option("--n", "-n", help="Number of rows.")] = 16,
+    to: To = None,
+    out: OutFolder = OUT,
+    from_prior: Annotated[
+        bool, typer.Option("--from-prior", help="Draw from the prior, not from the sampler fitted after training.")
+    ] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """New rows from nothing: the same thing in every source.
+
+    Example:
+
+        msvae generate RUN --n 32 --seed 1
+    """
+    from msvae import questions
+    from msvae.training.run import open_run
+
+    opened = open_run(run)
+    images = questions.generate(opened, n, to, from_prior, seed)
+    write_answer(out, images, _sources(opened, images), [f"{row:05d}" for row in range(n)], as_json)
+
+
+def impute(
+    run: RunPath,
+    given: Given,
+    n: Samples = 1,
+    out: OutFolder = OUT,
+    rows: Rows = "0:8",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fill in what rows lack: give folders; files that one folder has and another lacks are made.
+
+    Example:
+
+        msvae impute RUN --given blue=scans/blue --given green=scans/green -o complete/
+    """
+    from msvae import questions
+
+    opened, batch, names = _asked(run, given, rows)
+    answer = questions.impute(opened, batch, n, seed)
+    filled = {name: [names[row] for row in flags.nonzero().squeeze(1).tolist()] for name, flags in answer.filled.items()}
+    write_answer(out, answer.images, opened.model.sources, names, as_json, extra={"filled": filled})
+
+
+def features(
+    run: RunPath,
+    given: Given,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .npz file.")] = Path("features.npz"),
+    rows: Rows = "0:",
+    as_json: Json = False,
+) -> None:
+    """Write the pooled vectors and the spatial maps of images into one .npz file.
+
+    Example:
+
+        msvae features RUN --given blue -o features.npz
+    """
+    import numpy as np
+
+    from msvae import questions
+    from msvae.errors import DataError
+
+    opened, batch, names = _asked(run, given, rows)
+    answer = questions.features(opened, batch)
+    maps = {f"maps_{name}": tensor.numpy() for name, tensor in answer.maps.items()}
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(out, rows=np.array(names), pooled=answer.pooled.numpy(), **maps)
+    except OSError as error:
+        raise DataError(f"Cannot write {out}: {error.strerror or error}.") from None
+    shape = tuple(answer.pooled.shape)
+    say(f"Features of {shape[0]} rows in {out}", {"file": str(out), "pooled": shape, "maps": sorted(maps)}, as_json)
+
+
+def _asked(run: Path, given: list[str], rows: str) -> "tuple[Run, SourceBatch, list[str]]":
+    """The opened run, the given rows and their names."""
+    from msvae.data.images import read_rows
+    from msvae.errors import ConfigError
+    from msvae.source import source_named
+    from msvae.training.run import open_run
+
+    opened = open_run(run)
+    paths: dict[str, Path | None] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        source_named(opened.model.sources, name)
+        if name in paths:
+            raise ConfigError(f"Source {name!r} is given twice.")
+        paths[name] = Path(path) if equals else None
+    files = {name: path for name, path in paths.items() if path is not None}
+    if files and len(files) < len(paths):
+        raise ConfigError("Give a path for every source, or for none (then the run's test rows are taken).")
+    if files:
+        batch, names = read_rows(files, opened.model.sources)
+        return opened, batch, names
+    test = opened.data().split("test")
+    chosen = parse_rows(rows, len(test))
+    batch = test.batch(slice(chosen.start, chosen.stop)).select(paths)
+    return opened, batch, [f"{row:05d}" for row in chosen]
+
+
+def _sources(run: "Run", images: object) -> "list[Source]":
+    """The sources of an answer, in the model's order."""
+    return [source for source in run.model.sources if source.name in images]  # type: ignore[operator]
+
+
+def _numbered(names: list[str], n: int) -> list[str]:
+    return names if n == 1 else [f"{name}-{number:02d}" for name in names for number in range(n)]
+
+
+def _mode(text: str) -> Literal["sample", "mean"]:
+    from msvae.errors import ConfigError, unknown
+
+    if text == "mean" or text == "sample":
+        return text
+    raise ConfigError(unknown("mode", text, ["mean", "sample"]))
+
+
+def register(app: typer.Typer) -> None:
+    for command in (reconstruct, convert, fuse, interpolate, generate, impute, features):
+        app.command(rich_help_panel="Questions to a trained run")(command)

@@ -1,0 +1,53 @@
+"""The entry point: one group of commands, and errors that a person can read."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from msvae import __version__
+from msvae.cli import asking, catalogue, working
+from msvae.errors import MsvaeError
+
+
+class ReadableErrors(TyperGroup):
+    """Shows our own errors as one paragraph on standard error, and exits with their code (2 for bad input)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MsvaeError as error:
+            print(f"msvae: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    cls=ReadableErrors,
+    name="msvae",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+    help="Multi-source variational autoencoders: several image sources of the same thing, one generative model. "
+    "Begin with `msvae demo`.",
+)
+
+
+@app.callback()
+def settings(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"msvae {__version__}")
+        raise typer.Exit
+
+
+working.register(app)
+asking.register(app)
+catalogue.register(app)
+
+
+def main() -> None:
+    """What the `msvae` command calls."""
+    app()

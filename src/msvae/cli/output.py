@@ -1,0 +1,68 @@
+"""What a command leaves behind: image files, a contact sheet, and a few words or JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+    from msvae.source import Source
+    from msvae.training.progress import Display
+
+
+def console() -> "Console":
+    """Where people read; JSON goes to standard output alone."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def progress(quiet: bool = False) -> "Display":
+    from msvae.training.progress import Quiet, display_for
+
+    return Quiet() if quiet else display_for(console())
+
+
+def say(text: str, answer: Mapping[str, Any], as_json: bool) -> None:
+    """Print the answer: as JSON, or in words."""
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        print(text)
+
+
+def write_answer(
+    out: Path,
+    images: Mapping[str, "Tensor"],
+    sources: Sequence["Source"],
+    names: Sequence[str],
+    as_json: bool,
+    shown_above: Mapping[str, "Tensor"] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `OUT/SOURCE/ROW.png` for every image and `OUT/grid.png` with all of them, and tell so.
+
+    Args:
+        images: `{source: (rows, channels, height, width)}`.
+        sources: of those images, in their order.
+        shown_above: given images to repeat at the top of the grid.
+    """
+    from msvae.data.images import write_images
+    from msvae.reporting.grids import contact_sheet
+
+    written: list[str] = []
+    for source in sources:
+        written += [str(path) for path in write_images(out / source.name, images[source.name], source, names)]
+    above = {f"{name} (given)": tensor for name, tensor in (shown_above or {}).items()}
+    by_name = {source.name: source for source in sources}
+    known = {**by_name, **{f"{name} (given)": by_name.get(name, sources[0]) for name in shown_above or {}}}
+    sheet = contact_sheet({**above, **images}, known)
+    sheet.save(out / "grid.png")
+    say(
+        f"{len(written)} images in {out}, all of them in {out / 'grid.png'}",
+        {"out": str(out), "grid": str(out / "grid.png"), "files": written, **(extra or {})},
+        as_json,
+    )

@@ -1,0 +1,227 @@
+"""Everything a person asks a trained model, in Python: the same names as on the command line.
+
+A run is given as its folder, an opened `Run`, or a model. Given images are a `SourceBatch`, or `{source: images}` with tensors,
+arrays, or paths of image files and folders. Answers are `{source: images}` in each source's own value range.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msvae.blending import BLENDS
+from msvae.data.images import read_rows
+from msvae.errors import ConfigError, SourceError, unknown
+from msvae.models.base import Features, Mode, MultiSourceModel, Weights
+from msvae.source import Source, SourceBatch, check_batch, source_named
+from msvae.training.run import Run, open_run
+
+Asked = str | Path | Run | MultiSourceModel
+Given = SourceBatch | Mapping[str, Tensor | np.ndarray | str | Path]
+Images = dict[str, Tensor]
+
+
+def model_of(run: Asked) -> MultiSourceModel:
+    """The model behind a run folder, an opened run, or a model itself."""
+    if isinstance(run, MultiSourceModel):
+        return run
+    return run.model if isinstance(run, Run) else open_run(run).model
+
+
+def as_batch(given: Given, sources: Sequence[Source]) -> SourceBatch:
+    """Given images as a checked batch; one image without a row axis becomes one row.
+
+    Raises:
+        SourceError, DataError: naming the source, what was expected and what came.
+    """
+    if isinstance(given, SourceBatch):
+        check_batch(given, sources, allow_empty_rows=True)
+        return given
+    if not given:
+        raise SourceError("No image is given; name at least one source.")
+    for name in given:
+        source_named(sources, name)
+    if all(isinstance(value, str | Path) for value in given.values()):
+        return read_rows({name: Path(str(value)) for name, value in given.items()}, sources)[0]
+    values: Images = {}
+    for name, value in given.items():
+        if isinstance(value, str | Path):
+            raise SourceError(f"Source {name!r}: give paths for all sources, or arrays for all.")
+        tensor = torch.as_tensor(value)
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+        values[name] = tensor[None] if tuple(tensor.shape) == source_named(sources, name).shape else tensor
+    batch = SourceBatch.complete(values)
+    check_batch(batch, sources)
+    return batch
+
+
+def reconstruct(run: Asked, given: Given, mode: Mode = "mean", seed: int = 0) -> Images:
+    """The given images as the model sees them: encoded together and drawn again."""
+    model = model_of(run)
+    batch = as_batch(given, model.sources)
+    return model.sample(batch, batch.names, mode=mode, generator=_generator(model, seed)).values
+
+
+def convert(
+    run: Asked,
+    given: Given,
+    to: str | Sequence[str] | None = None,
+    n: int = 1,
+    mode: Mode = "mean",
+    seed: int = 0,
+) -> Images:
+    """The same things as other sources would show them.
+
+    Args:
+        to: the wanted sources; by default all that are not given.
+        n: answers for each row, in succession.
+        mode: `mean`: the expected code, best in PSNR; `sample`: a code drawn from the posterior.
+    """
+    model = model_of(run)
+    batch = as_batch(given, model.sources)
+    wanted = model.wanted(to) if to is not None else [name for name in model.source_names if name not in batch.names]
+    if not wanted:
+        raise SourceError("All sources are given; name the wanted ones with to=.")
+    return model.sample(batch, wanted, n=n, mode=mode, generator=_generator(model, seed)).values
+
+
+def fuse(
+    run: Asked,
+    given: Given,
+    weights: Weights | None = None,
+    by: str = "product",
+    to: str | Sequence[str] | None = None,
+) -> Images:
+    """Images of several sources made into one, by weights.
+
+    Args:
+        weights: `{source: weight >= 0}`; only ratios count, equal when None. Weight 0 removes a source exactly, a one-hot weight
+            reproduces it.
+        by: in image space `mean` or `pyramid` (see `msvae.blending`), answered as `{"fused": images}`; in latent space one of the
+            model's `latent_rules` (`product`, `barycenter`, ..), decoded into the sources `to`, all by default.
+    """
+    model = model_of(run)
+    batch = as_batch(given, model.sources)
+    chosen = dict.fromkeys(batch.names, 1.0) if weights is None else weights
+    if by in BLENDS:
+        return {"fused": _blended(model, batch, chosen, by)}
+    if by not in model.latent_rules:
+        raise ConfigError(unknown("fusion rule", by, [*BLENDS, *model.latent_rules]))
+    return model.sample(batch, model.wanted(to), weights=chosen, mode="mean", rule=by).values
+
+
+def _blended(model: MultiSourceModel, batch: SourceBatch, weights: Weights, by: str) -> Tensor:
+    vector = model.weight_vector(weights, batch)
+    used = [source for source, weight in zip(model.sources, vector, strict=True) if weight > 0]
+    shapes = {source.name: source.shape for source in used}
+    if len(set(shapes.values())) > 1 or any(not source.is_image for source in used):
+        raise SourceError(f"Blending in image space needs images of one shape; got {shapes}.")
+    for source in used:
+        if not bool(batch.present[source.name].all()):
+            raise SourceError(f"Source {source.name!r} is absent from some rows; blending needs it in all.")
+    stack = torch.stack([source.normalise(batch.values[source.name]) for source in used])
+    return used[0].denormalise(BLENDS[by](stack, vector[vector > 0]))
+
+
+def interpolate(
+    run: Asked,
+    start: Given,
+    end: Given,
+    steps: int = 8,
+    to: str | Sequence[str] | None = None,
+) -> Images:
+    """A straight walk in the code from one row to another, `steps` images with both ends, for each pair of rows in succession.
+
+    To walk between sources of one row, turn the weights of `fuse` (see `weight_path`).
+    """
+    if steps < 2:
+        raise ConfigError(f"Interpolation: expected at least 2 steps, got {steps}.")
+    model = model_of(run)
+    with torch.no_grad():
+        first = model.encode(as_batch(start, model.sources)).mean
+        last = model.encode(as_batch(end, model.sources)).mean
+        if len(first) != len(last):
+            raise SourceError(f"Interpolation: {len(first)} rows at the start, {len(last)} at the end.")
+        share = torch.linspace(0, 1, steps, device=first.device)[None, :, None]
+        codes = torch.lerp(first[:, None, :], last[:, None, :], share)
+        return model.decode(codes.flatten(0, 1), model.wanted(to)).values
+
+
+def weight_path(names: Sequence[str], steps: int = 9) -> list[dict[str, float]]:
+    """Weights that walk from the first source over the others to the last, one-hot at each source."""
+    if len(names) < 2 or steps < len(names):
+        raise ConfigError(f"A path of weights needs two sources or more and a step for each; got {names}, {steps} steps.")
+    path = []
+    for position in torch.linspace(0, len(names) - 1, steps).tolist():
+        path.append({name: max(0.0, 1.0 - abs(position - index)) for index, name in enumerate(names)})
+    return path
+
+
+def generate(
+    run: Asked, n: int = 16, to: str | Sequence[str] | None = None, from_prior: bool = False, seed: int = 0
+) -> Images:
+    """New rows from nothing, the same thing in every source.
+
+    Args:
+        from_prior: draw from the prior that the model was trained with, not from the sampler fitted after training.
+    """
+    if n < 1:
+        raise ConfigError(f"Generation: expected n >= 1, got {n}.")
+    model = model_of(run)
+    with torch.no_grad():
+        code = model.draw(n, _generator(model, seed), from_prior=from_prior)
+        return model.decode(code, model.wanted(to)).values
+
+
+@dataclass(frozen=True)
+class Imputed:
+    """Rows made whole.
+
+    Args:
+        images: `{source: (rows, *shape)}`; what was present is unchanged, bit for bit.
+        spread: `{source: (rows, *shape)}` standard deviation over the drawn answers, 0 where present; None for one answer.
+        filled: `{source: (rows,) bool}`, which images were absent and are the model's.
+    """
+
+    images: Images
+    spread: Images | None
+    filled: dict[str, Tensor]
+
+
+def impute(run: Asked, given: Given, n: int = 1, seed: int = 0) -> Imputed:
+    """Fill in the sources that rows lack, each from all that the row has.
+
+    Args:
+        n: 1: the expected images; more: the mean of so many drawn answers, with their per-pixel spread.
+    """
+    model = model_of(run)
+    batch = as_batch(given, model.sources)
+    mode: Mode = "mean" if n == 1 else "sample"
+    answers = model.sample(batch, n=n, mode=mode, generator=_generator(model, seed)).values
+    images: Images = {}
+    spread: Images = {}
+    absent = ~batch.presence(model.source_names)
+    for source, missing in zip(model.sources, absent, strict=True):
+        drawn = answers[source.name].unflatten(0, (len(batch), n))
+        at = missing.view(-1, *[1] * len(source.shape))
+        known = batch.values.get(source.name, torch.zeros_like(drawn[:, 0]))
+        images[source.name] = torch.where(at, drawn.mean(dim=1), known)
+        if n > 1:
+            spread[source.name] = drawn.std(dim=1) * at
+    filled = {source.name: missing for source, missing in zip(model.sources, absent, strict=True)}
+    return Imputed(images, spread or None, filled)
+
+
+def features(run: Asked, given: Given) -> Features:
+    """Pooled vector and spatial maps of the given images, for other models to read."""
+    model = model_of(run)
+    with torch.no_grad():
+        return model.features(as_batch(given, model.sources))
+
+
+def _generator(model: MultiSourceModel, seed: int) -> torch.Generator:
+    return torch.Generator(model.device).manual_seed(seed)

@@ -1,0 +1,261 @@
+"""The report of a run: one self-contained HTML file, made from its model, its data and its metrics.json."""
+
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from msvae.data import DataSet
+from msvae.models.base import MultiSourceModel
+from msvae.questions import convert, fuse, generate, impute, reconstruct, weight_path
+from msvae.reporting import page
+from msvae.reporting.grids import strip, triangle, triangle_weights
+from msvae.reporting.plots import loss_curves, read_log
+from msvae.reporting.tables import number, summary_lines
+from msvae.source import Source, SourceBatch
+from msvae.training.files import read_json, write_text
+from msvae.training.progress import Display, Quiet, tracked
+from msvae.training.run import Run, open_run
+
+SHOWN_ROWS = 12
+PATH_STEPS = 11
+VERSIONS = ("msvae", "torch", "accelerate", "numpy", "scikit-learn", "torchmetrics")
+
+
+def write_report(run: str | Path | Run, out: str | Path | None = None, *, display: Display | None = None) -> Path:
+    """Write the report, by default to `RUN/report.html`; figures appear once the run has been evaluated.
+
+    Returns:
+        The file's path.
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    model, data, folder = opened.model, opened.data(), opened.folder.path
+    figures = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else None
+    drawable = [source for source in model.sources if source.is_image]
+    parts: list[Callable[[], str]] = [
+        lambda: _cards(opened, figures),
+        lambda: _data(data, drawable),
+        lambda: _losses(opened),
+        lambda: _tests(figures, model),
+        lambda: _reconstructions(model, data, drawable),
+        lambda: _conversions(model, data, drawable),
+        lambda: _fusion(model, data, drawable),
+        lambda: _generated(model, drawable),
+        lambda: _imputed(model, data, drawable),
+        lambda: _settings(opened),
+    ]
+    sections = [part() for part in tracked(parts, display or Quiet(), "drawing the report", len(parts))]
+    names = ", ".join(model.source_names)
+    title = f"{opened.config.model.method} on {data.name}"
+    subtitle = f"One generative model over {len(model.sources)} sources: {names}. All figures and images are of test rows."
+    path = Path(out) if out is not None else folder / "report.html"
+    write_text(path, page.page(title, subtitle, [section for section in sections if section]))
+    return path
+
+
+def _cards(run: Run, figures: dict[str, Any] | None) -> str:
+    state = run.folder.state()
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    entries = [
+        ("training time", f"{state.seconds:.0f} s"),
+        ("optimiser steps", f"{state.step:,}"),
+        ("parameters", f"{parameters / 1e6:.2f} M"),
+    ]
+    if figures is None:
+        return page.cards(entries)
+    sources = list(figures["sources"].values())
+    joint = sum(entry["psnr"] for entry in sources) / len(sources)
+    best: list[tuple[str, str]] = [("PSNR of reconstructions, dB", number(joint, 1))]
+    if all(entry["single_psnr"] is not None for entry in sources):
+        alone = sum(entry["single_psnr"] for entry in sources) / len(sources)
+        best.append(("the same, sources trained alone", number(alone, 1)))
+    coherence = figures["conditional_coherence"].get("1")
+    if coherence is not None:
+        best.insert(0, ("coherence from one source", number(coherence)))
+    if figures["joint_coherence"] is not None:
+        ceiling = number(figures["ceilings"].get("joint_coherence"))
+        best.insert(1, (f"joint coherence, generated (real {ceiling})", number(figures["joint_coherence"])))
+    return page.cards([*best, *entries])
+
+
+def _data(data: DataSet, sources: Sequence[Source]) -> str:
+    train = data.split("train")
+    shown = train.batch(slice(0, SHOWN_ROWS))
+    strips = [page.labelled_strip(source.name, _strip(shown, source)) for source in sources]
+    counts = ", ".join(f"{len(rows)} {split}" for split, rows in data.splits.items())
+    shares = ", ".join(f"{name} {float(present.float().mean()):.0%}" for name, present in train.present.items())
+    text = f"{data.card.get('what', data.name)}. Rows: {counts}. Present in training rows: {shares}."
+    return page.section("The data", text, *strips)
+
+
+def _strip(batch: SourceBatch, source: Source) -> Any:
+    """A strip of one source, absent images left blank."""
+    has_it = batch.present[source.name].view(-1, 1, 1, 1)
+    blank = torch.full_like(batch.values[source.name], source.value_range[1])
+    return strip(torch.where(has_it, batch.values[source.name], blank), source)
+
+
+def _losses(run: Run) -> str:
+    records = read_log(run.folder.metrics_log)
+    if not records:
+        return ""
+    return page.section("Losses", "Thin: training batches. Thick: validation rows.", loss_curves(records))
+
+
+def _tests(figures: dict[str, Any] | None, model: MultiSourceModel) -> str:
+    if figures is None:
+        return page.section("Tests", "Not tested yet; run msvae evaluate on this run.")
+    rows = [
+        [
+            name,
+            *(number(entry[f"{kind}{what}"], digits) for kind in ("", "self_", "single_") for what, digits in _PIXELS),
+        ]
+        for name, entry in figures["sources"].items()
+    ]
+    headings = ["source", "joint PSNR", "SSIM", "from itself PSNR", "SSIM", "trained alone PSNR", "SSIM"]
+    content = [page.table(headings, rows)]
+    if figures["conversion"]:
+        content += ["<h3>Conversion: coherence, and PSNR in dB</h3>", _heat(figures["conversion"], model)]
+    content += ["<h3>Coherence, generation, code</h3>", page.table(["", ""], [list(line) for line in summary_lines(figures)])]
+    text = (
+        "Joint: decoded from all given sources. From itself: decoded from that source alone. Trained alone: the same networks "
+        "as an independent VAE with the same number of steps. Coherence: a classifier trained on real training images sees the "
+        "right class, and is sure of it."
+    )
+    return page.section("Tests", text, *content)
+
+
+_PIXELS = (("psnr", 2), ("ssim", 3))
+
+
+def _heat(conversions: dict[str, Any], model: MultiSourceModel) -> str:
+    cells: dict[tuple[str, str], tuple[float, str, str]] = {}
+    for label, entry in conversions.items():
+        given, target = label.split("->")
+        coherence, psnr = entry["coherence"], entry["psnr"]
+        share = coherence if coherence is not None else (psnr or 0.0) / 40
+        small = "" if psnr is None else f"{psnr:.1f} dB"
+        cells[given, target] = ((share - 0.5) * 2, number(coherence), small)
+    rows = list(dict.fromkeys(given for given, _ in cells))
+    return page.heat_map(rows, model.source_names, cells)
+
+
+def _reconstructions(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
+    batch = data.split("test").batch(slice(0, SHOWN_ROWS))
+    rebuilt = reconstruct(model, batch)
+    content = []
+    for source in sources:
+        content.append(page.labelled_strip(f"{source.name}, real", _strip(batch, source)))
+        content.append(page.labelled_strip("reconstructed", strip(rebuilt[source.name], source)))
+    return page.section("Reconstruction", "Real test images, and what the model makes of them.", *content)
+
+
+def _conversions(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
+    if len(model.sources) < 2:
+        return ""
+    batch = data.split("test").batch(slice(0, SHOWN_ROWS))
+    content = []
+    for given in sources:
+        others = [source for source in sources if source.name != given.name]
+        answers = convert(model, batch.select([given.name]), [source.name for source in others])
+        content += [f"<h3>Given {given.name} alone</h3>", page.labelled_strip(given.name, _strip(batch, given))]
+        content += [page.labelled_strip(f"→ {source.name}", strip(answers[source.name], source)) for source in others]
+    return page.section("Every source from every other", "One source given, the others converted from it.", *content)
+
+
+def _fusion(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
+    sources = [source for source in sources if source.shape == sources[0].shape][:3]
+    if len(sources) < 2 or "barycenter" not in model.latent_rules:
+        return ""
+    names = [source.name for source in sources]
+    row = _one_thing_each(data, names)
+    if row is None:
+        return ""
+    content = [page.labelled_strip(source.name, strip(row.values[source.name], source)) for source in sources]
+    path = weight_path(names, PATH_STEPS)
+    for rule, label in (("barycenter", "latent, barycenter"), ("product", "latent, product")):
+        content.append(f"<h3>Along the weights {' → '.join(names)}: {label}</h3>")
+        walk = [fuse(model, row, weights, rule, names) for weights in path]
+        content += [page.labelled_strip(s.name, strip(torch.cat([w[s.name] for w in walk]), s)) for s in sources]
+    content.append("<h3>The same in image space, for comparison</h3>")
+    for rule, label in (("mean", "weighted mean"), ("pyramid", "pyramid blend")):
+        walk = [fuse(model, row, weights, rule)["fused"] for weights in path]
+        content.append(page.labelled_strip(label, strip(torch.cat(walk), sources[0])))
+    if len(sources) == 3:
+        content.append(_triangles(model, row, sources))
+    text = "Three different test rows, one from each source, made into one by weights that a person turns."
+    return page.section("Fusion by weights", text, *content)
+
+
+def _one_thing_each(data: DataSet, names: Sequence[str]) -> SourceBatch | None:
+    """One row put together of a different test row for each source; of different classes where there are labels."""
+    test = data.split("test")
+    chosen: dict[str, torch.Tensor] = {}
+    taken: set[int] = set()
+    for name in names:
+        for row in test.present[name].nonzero().squeeze(1).tolist():
+            kind = row if test.labels is None else int(test.labels[row])
+            if kind not in taken:
+                taken.add(kind)
+                chosen[name] = test.batch(slice(row, row + 1)).values[name]
+                break
+    return SourceBatch.complete(chosen) if len(chosen) == len(names) else None
+
+
+def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Source]) -> str:
+    names = [source.name for source in sources]
+    shapes, looks = [], []
+    for line in triangle_weights(names):
+        answers = [(weights, fuse(model, row, weights, "barycenter", names)) for weights in line]
+        shapes.append([answer[names[0]][0] for _, answer in answers])
+        looks.append([sum(w[name] * answer[name][0] for name in names) for w, answer in answers])
+    pictures = []
+    for lines, caption in ((shapes, f"The code by weights, drawn by {names[0]}"), (looks, "The code and the look by weights")):
+        pictures.append(
+            f'<div><h3>{caption}</h3><div class="corners top"><span>{names[0]}</span></div>'
+            f'{page.image(triangle(lines, sources[0]), caption)}'
+            f'<div class="corners"><span>{names[1]}</span><span>{names[2]}</span></div></div>'
+        )
+    return f'<div class="pair">{"".join(pictures)}</div>'
+
+
+def _generated(model: MultiSourceModel, sources: Sequence[Source]) -> str:
+    names = [source.name for source in sources]
+    content = []
+    for from_prior, heading in ((False, "From the fitted sampler"), (True, "From the prior, for comparison")):
+        made = generate(model, SHOWN_ROWS, names, from_prior=from_prior)
+        content.append(f"<h3>{heading}</h3>")
+        content += [page.labelled_strip(source.name, strip(made[source.name], source)) for source in sources]
+    return page.section("Generated rows", "From nothing: each column is one new thing, seen by every source.", *content)
+
+
+def _imputed(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
+    if len(model.sources) < 2:
+        return ""
+    rows = data.split("test").with_missing(0.5, seed=7)
+    batch = rows.batch(slice(0, SHOWN_ROWS))
+    whole = impute(model, batch)
+    content = ["<h3>Half of the images missing</h3>"]
+    content += [page.labelled_strip(source.name, _strip(batch, source)) for source in sources]
+    content.append("<h3>Filled in</h3>")
+    content += [page.labelled_strip(source.name, strip(whole.images[source.name], source)) for source in sources]
+    return page.section("Imputation", "What a row lacks, from what it has; what was there is unchanged.", *content)
+
+
+def _settings(run: Run) -> str:
+    config = run.config.model_dump(mode="json")
+    shown = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
+    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {torch.get_num_threads()} threads"
+    state = run.folder.state()
+    command = f"msvae train --config settings.yaml --steps {state.step} -o again && msvae evaluate again && msvae report again"
+    return page.section(
+        "Settings",
+        f"Save the settings below as settings.yaml; then this repeats the run: {command}",
+        f"<pre>{page.escape(shown)}</pre>",
+        f"<footer>{page.escape(versions)}. {page.escape(machine)}.</footer>",
+    )

@@ -1,0 +1,94 @@
+"""Tables for the terminal."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from msvae.models.presets import Method
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def print_figures(figures: Mapping[str, Any], console: Console) -> None:
+    """All figures of `metrics.json`, in tables."""
+    console.print(_sources_table(figures["sources"]))
+    if figures["conversion"]:
+        console.print(_conversion_table(figures["conversion"]))
+    console.print(_summary(figures))
+
+
+def _sources_table(sources: Mapping[str, Mapping[str, float | None]]) -> Table:
+    table = Table(title="Reconstruction of test rows", title_justify="left")
+    table.add_column("source")
+    for heading in ("joint PSNR", "SSIM", "from itself PSNR", "SSIM", "trained alone PSNR", "SSIM"):
+        table.add_column(heading, justify="right")
+    for name, entry in sources.items():
+        cells = []
+        for kind in ("", "self_", "single_"):
+            cells += [number(entry[f"{kind}psnr"], 2), number(entry[f"{kind}ssim"])]
+        table.add_row(name, *cells)
+    return table
+
+
+def _conversion_table(conversions: Mapping[str, Mapping[str, float | None]]) -> Table:
+    table = Table(title="Conversion", title_justify="left")
+    table.add_column("given -> wanted")
+    for heading in ("coherence", "PSNR", "SSIM"):
+        table.add_column(heading, justify="right")
+    for label, entry in conversions.items():
+        table.add_row(label, number(entry["coherence"]), number(entry["psnr"], 2), number(entry["ssim"]))
+    return table
+
+
+def summary_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The figures that stand for the whole, each with its ceiling where it has one."""
+    generation, ceilings = figures["generation"], figures["ceilings"]
+    lines = []
+    accuracies = list(ceilings.get("classifier_accuracy", {}).values())
+    ceiling = f" (real rows {number(sum(accuracies) / len(accuracies))})" if accuracies else ""
+    for size, value in figures["conditional_coherence"].items():
+        lines.append((f"coherence from {size} given", number(value) + ceiling))
+    if generation:
+        real = number(ceilings.get("joint_coherence"))
+        lines += [
+            ("joint coherence, generated", f"{number(generation['joint_coherence'])} (real rows {real})"),
+            ("the same, from the prior", number(generation["prior_joint_coherence"])),
+            ("class entropy, generated", number(generation["class_entropy"])),
+            (
+                "within-class variance",
+                f"{number(generation['within_class_variance'])} (real rows 1, reconstructions "
+                f"{number(ceilings.get('within_class_variance_reconstruction'))})",
+            ),
+            (
+                generation["features"],
+                f"{number(generation['frechet'], 2)} (real train/test {number(ceilings.get('frechet_train_test'), 2)}, "
+                f"reconstructions {number(ceilings.get('frechet_reconstruction'), 2)})",
+            ),
+        ]
+    lines += [(f"linear probe of the code from {subset}", number(value)) for subset, value in figures["probe"].items()]
+    return lines
+
+
+def _summary(figures: Mapping[str, Any]) -> Group:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for label, value in summary_lines(figures):
+        table.add_row(label, value)
+    return Group(Text("Coherence, generation, code", style="italic"), table)
+
+
+def methods_table(methods: Mapping[str, "Method"]) -> Table:
+    """The methods by name."""
+    table = Table()
+    for heading in ("method", "what it is", "paper", "cost a step", "partial rows", "limits"):
+        table.add_column(heading, overflow="fold")
+    for name, method in methods.items():
+        partial = "yes" if method.partial_rows else "no"
+        table.add_row(name, method.summary, f"{method.paper} ({method.year})", method.cost, partial, method.limits)
+    return table

@@ -1,0 +1,142 @@
+"""A whole run: data, model, training and what is left on disk; and opening it again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from msvae.config import RunConfig
+from msvae.data import DataSet, load_data
+from msvae.errors import CheckpointError, DataError
+from msvae.models import MultiSourceModel, build_model
+from msvae.networks.pairs import Pair
+from msvae.training.checkpoint import RunFolder
+from msvae.training.loop import fit, native_precision
+from msvae.training.progress import Display, Quiet
+from msvae.training.schedule import derived_seed
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run: its folder, its settings, and its model ready to answer."""
+
+    folder: RunFolder
+    config: RunConfig
+    model: MultiSourceModel
+
+    def data(self) -> DataSet:
+        """The data set that the run was trained on.
+
+        Raises:
+            DataError: if it was trained on rows that the settings do not name.
+        """
+        if self.folder.description().get("own_data"):
+            raise DataError(f"The run {self.folder.path} was trained on a data set of the caller's own; pass it again.")
+        return load_data(self.config.data)
+
+
+def train_run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    data: DataSet | None = None,
+    networks: Mapping[str, Pair] | None = None,
+    display: Display | None = None,
+    title: str = "training",
+) -> Run:
+    """Train a new run into the folder `out`.
+
+    Args:
+        data: rows to train on instead of those that the settings name.
+        networks: the user's own `{source: (encoder, decoder)}` modules.
+
+    Raises:
+        CheckpointError: if the folder exists, and everything that `fit` raises.
+    """
+    folder = RunFolder(out)
+    training = config.training.model_copy(update={"precision": native_precision(config.training)})
+    config = config.model_copy(update={"training": training})
+    rows = data or load_data(config.data)
+    model = _fresh_model(rows, config, networks)
+    folder.create(
+        config,
+        rows.sources,
+        {"data": dict(rows.card), "own_data": data is not None, "own_networks": sorted(networks or {})},
+    )
+    return _trained(folder, config, rows, model, resume=False, display=display, title=title)
+
+
+def resume_run(
+    out: str | Path,
+    *,
+    data: DataSet | None = None,
+    networks: Mapping[str, Pair] | None = None,
+    display: Display | None = None,
+    title: str = "training",
+) -> Run:
+    """Go on with an interrupted run, bit for bit as if it had never stopped. A finished run is opened as it is.
+
+    Raises:
+        CheckpointError: if there is no run, or it is damaged.
+    """
+    folder = RunFolder(out)
+    config = folder.config()
+    started = bool(folder.checkpoints())
+    if started and folder.state().finished:
+        (display or Quiet()).note(f"The run {folder.path} is finished; there is nothing to resume.")
+        return open_run(out, networks=networks)
+    if data is None and folder.description().get("own_data"):
+        raise DataError(f"The run {folder.path} was trained on a data set of the caller's own; pass it again to resume.")
+    rows = data or load_data(config.data)
+    model = _fresh_model(rows, config, _own_networks(folder, networks))
+    return _trained(folder, config, rows, model, resume=started, display=display, title=title)
+
+
+def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, device: str = "cpu") -> Run:
+    """Open a run to ask it questions.
+
+    Raises:
+        CheckpointError: if there is no run, or it is damaged or too new.
+    """
+    folder = RunFolder(path)
+    config = folder.config()
+    model = build_model(folder.sources(), config.model, _own_networks(folder, networks))
+    try:
+        model.load_state_dict(folder.model_weights())
+    except RuntimeError as error:
+        raise CheckpointError(f"The weights in {folder.latest()} do not fit the run's config.json: {error}") from None
+    return Run(folder, config, model.to(device).eval())
+
+
+def _fresh_model(data: DataSet, config: RunConfig, networks: Mapping[str, Pair] | None) -> MultiSourceModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(config.training.seed, "weights", 0))
+        return build_model(data.sources, config.model, networks)
+
+
+def _own_networks(folder: RunFolder, networks: Mapping[str, Pair] | None) -> Mapping[str, Pair] | None:
+    needed = folder.description().get("own_networks", [])
+    if sorted(networks or {}) != needed:
+        raise CheckpointError(
+            f"The run {folder.path} has networks of the caller's own for: {', '.join(needed) or 'no source'}; "
+            f"given were some for: {', '.join(sorted(networks or {})) or 'no source'}."
+        )
+    return networks
+
+
+def _trained(
+    folder: RunFolder,
+    config: RunConfig,
+    data: DataSet,
+    model: MultiSourceModel,
+    *,
+    resume: bool,
+    display: Display | None,
+    title: str,
+) -> Run:
+    validation = data.splits.get("validation", data.split("train"))
+    trained = fit(
+        model, data.split("train"), validation, config.training, folder, resume=resume, display=display, title=title
+    )
+    return Run(folder, config, trained)
