@@ -139,8 +139,8 @@ def methods() -> Mapping[str, Method]:
 
 def demo(
     out: str | Path = "runs/demo",
-    budget: str | float = "50s",
-    method: str = "mopoe",
+    budget: str | float = "40s",
+    method: str = "poe",
     seed: int = 0,
     display: Display | None = None,
 ) -> tuple[Path, dict[str, Any]]:

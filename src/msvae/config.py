@@ -90,7 +90,7 @@ class TrainingConfig(Settings):
     batch_size: int = Field(128, ge=1)
     accumulation: int = Field(1, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
-    warmup_steps: int = Field(50, ge=0)
+    warmup_steps: int = Field(100, ge=0)
     weight_decay: float = Field(1e-4, ge=0)
     ema_decay: float = Field(0.998, ge=0, lt=1)
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"

@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         return Verdict(torch.cat([logits for logits, _ in parts]).softmax(dim=1), torch.cat([f for _, f in parts]))
 
 
-def train_classifier(rows: Rows, name: str, classes: int, seed: int = 0, steps: int = 600) -> Classifier:
+def train_classifier(rows: Rows, name: str, classes: int, seed: int = 0, steps: int = 400) -> Classifier:
     """A classifier of one source, trained on the given rows; call it with training rows only.
 
     Raises:

@@ -18,7 +18,7 @@ h1 { font-size: 34px; line-height: 1.15; margin: 0 0 6px; letter-spacing: -0.02e
 h2 { font-size: 21px; margin: 52px 0 4px; letter-spacing: -0.01em; }
 h3 { font-size: 15px; margin: 22px 0 6px; font-weight: 600; }
 p { margin: 4px 0 14px; color: var(--soft); max-width: 76ch; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 12px; margin: 26px 0 8px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 12px; margin: 26px 0 8px; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; }
 .card b { display: block; font-size: 27px; font-weight: 650; letter-spacing: -0.02em; font-variant-numeric: tabular-nums; }
 .card span { font-size: 13px; color: var(--soft); }

@@ -1,6 +1,7 @@
 """Curves as SVG, readable on light and dark pages."""
 
 import io
+import itertools
 import json
 from pathlib import Path
 
@@ -23,13 +24,13 @@ def loss_curves(records: list[dict[str, float]]) -> str:
     """Negative log-likelihood per source and KL over the steps, training thin and validation thick; an SVG element."""
     from matplotlib.figure import Figure
 
-    names = sorted({key for record in records for key in record if key.startswith("reconstruction/")})
+    names = list(dict.fromkeys(key for record in records for key in record if key.startswith("reconstruction/")))
     figure = Figure(figsize=(9.2, 3.0), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name, colour in zip(names, PALETTE * (len(names) // len(PALETTE) + 1), strict=False):
+    for name, colour in zip(names, itertools.cycle(PALETTE), strict=False):
         _curve(left, records, name, colour, name.removeprefix("reconstruction/"))
     _curve(right, records, "kl", "#6b6f76", "KL")
-    left.set_title("-log p(x | z), nats per image", fontsize=9, loc="left")
+    left.set_title("−log p(x | z), nats per image", fontsize=9, loc="left")
     right.set_title("KL(q(z | x) || p(z)), nats per row", fontsize=9, loc="left")
     for axes in (left, right):
         axes.set_xlabel("step", fontsize=8)

@@ -23,6 +23,7 @@ from msvae.training.run import Run, open_run
 
 SHOWN_ROWS = 12
 PATH_STEPS = 11
+CHOSEN_AMONG = 64
 VERSIONS = ("msvae", "torch", "accelerate", "numpy", "scikit-learn", "torchmetrics")
 
 
@@ -172,10 +173,11 @@ def _fusion(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -
     if len(sources) < 2 or "barycenter" not in model.latent_rules:
         return ""
     names = [source.name for source in sources]
-    row = _one_thing_each(data, names)
+    row = _one_thing_each(model, data, names)
     if row is None:
         return ""
-    content = [page.labelled_strip(source.name, strip(row.values[source.name], source)) for source in sources]
+    given = torch.cat([row.values[name] for name in names])
+    content = [page.labelled_strip(", ".join(names), strip(given, sources[0]))]
     path = weight_path(names, PATH_STEPS)
     for rule, label in (("barycenter", "latent, barycenter"), ("product", "latent, product")):
         content.append(f"<h3>Along the weights {' → '.join(names)}: {label}</h3>")
@@ -187,21 +189,28 @@ def _fusion(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -
         content.append(page.labelled_strip(label, strip(torch.cat(walk), sources[0])))
     if len(sources) == 3:
         content.append(_triangles(model, row, sources))
-    text = "Three different test rows, one from each source, made into one by weights that a person turns."
+    text = (
+        f"Different test rows, one from each source (the best reconstructed of the first {CHOSEN_AMONG}), "
+        "made into one by weights that a person turns."
+    )
     return page.section("Fusion by weights", text, *content)
 
 
-def _one_thing_each(data: DataSet, names: Sequence[str]) -> SourceBatch | None:
-    """One row put together of a different test row for each source; of different classes where there are labels."""
+def _one_thing_each(model: MultiSourceModel, data: DataSet, names: Sequence[str]) -> SourceBatch | None:
+    """One row put together of different test rows, the best reconstructed ones, each of another class where there are labels."""
     test = data.split("test")
+    batch = test.batch(slice(0, CHOSEN_AMONG))
+    rebuilt = reconstruct(model, batch)
     chosen: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
     for name in names:
-        for row in test.present[name].nonzero().squeeze(1).tolist():
+        error = (rebuilt[name] - batch.values[name]).square().flatten(1).mean(dim=1)
+        error = error.masked_fill(~batch.present[name], float("inf"))
+        for row in error.argsort().tolist():
             kind = row if test.labels is None else int(test.labels[row])
-            if kind not in taken:
+            if kind not in taken and bool(batch.present[name][row]):
                 taken.add(kind)
-                chosen[name] = test.batch(slice(row, row + 1)).values[name]
+                chosen[name] = batch.values[name][row : row + 1]
                 break
     return SourceBatch.complete(chosen) if len(chosen) == len(names) else None
 

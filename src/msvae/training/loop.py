@@ -69,7 +69,7 @@ def fit(
         checkpoint = state.restore()
         step, seconds, total = checkpoint.step, checkpoint.seconds, checkpoint.total_steps or total
         _cut_log(run.metrics_log, step)
-    meter = None if total is not None or config.budget is None else BudgetMeter(config.budget)
+    meter = None if total is not None or config.budget is None else BudgetMeter(config.budget, count=max(20, config.warmup_steps - 10))
     order = BatchOrder(len(train), config.batch_size, config.seed)
     generator = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
