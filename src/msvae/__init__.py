@@ -40,8 +40,9 @@ _HOMES = {
     "generate": "msvae.questions",
     "impute": "msvae.questions",
     "features": "msvae.questions",
-    "write_report": "msvae.report",
-    "run_demo": "msvae.demo",
+    "report": "msvae.api",
+    "methods": "msvae.api",
+    "demo": "msvae.api",
 }
 
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from msvae.errors import MsvaeError
     from msvae.models import METHODS, JointVAE, MultiSourceModel
     from msvae.questions import convert, features, fuse, generate, impute, interpolate, reconstruct, weight_path
-    from msvae.report import write_report
     from msvae.source import Source, SourceBatch
     from msvae.training.run import Run, open_run
 

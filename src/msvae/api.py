@@ -11,6 +11,7 @@ from msvae.evaluation import evaluate_model
 from msvae.models import METHODS, Method, method_named, with_method
 from msvae.networks.pairs import CUSTOM, Pair
 from msvae.reporting import write_report
+from msvae.training.checkpoint import RunFolder
 from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet
 from msvae.training.run import Run, open_run, resume_run, train_run
@@ -75,29 +76,43 @@ def train(
     return train_run(config, out, data=own, networks=networks, display=display)
 
 
-def resume(out: str | Path, *, display: Display | None = None) -> Run:
-    """Go on with an interrupted run."""
-    return resume_run(out, display=display)
+def resume(
+    out: str | Path,
+    *,
+    data: DataSet | None = None,
+    networks: Mapping[str, Pair] | None = None,
+    display: Display | None = None,
+) -> Run:
+    """Go on with an interrupted run, bit for bit; rows and modules of your own have to be given again."""
+    return resume_run(out, data=data, networks=networks, display=display)
 
 
 def evaluate(
-    run: str | Path | Run, *, baseline: bool = True, seed: int | None = None, display: Display | None = None
+    run: str | Path | Run,
+    *,
+    baseline: bool = True,
+    seed: int | None = None,
+    data: DataSet | None = None,
+    networks: Mapping[str, Pair] | None = None,
+    display: Display | None = None,
 ) -> dict[str, Any]:
     """Test a run on its test rows and write `metrics.json` into it.
 
     Args:
-        baseline: also train (once, kept in the run's folder `single`) the same networks as independent single-source VAEs with
-            the same seed and number of steps, to compare with.
+        baseline: also train (once, kept in the run's folder `single`) the same networks as independent single-source
+            VAEs with the same seed and number of steps, to compare with.
         seed: of the verifiers and of sampling; the run's own by default.
+        data: the rows of a run that was trained on a data set of your own.
+        networks: your own modules with fresh weights for the baseline, where the run has such.
     """
     opened = run if isinstance(run, Run) else open_run(run)
-    data = opened.data()
+    rows = data or opened.data()
     single = None
     if baseline and opened.config.model.method != "single":
-        single = single_baseline(opened, display=display).model
+        single = single_baseline(opened, data=data, networks=networks, display=display).model
     figures = evaluate_model(
         opened.model,
-        data,
+        rows,
         seed=opened.config.training.seed if seed is None else seed,
         single=single,
         display=display,
@@ -109,11 +124,21 @@ def evaluate(
     return figures
 
 
-def single_baseline(run: Run, *, display: Display | None = None) -> Run:
+def single_baseline(
+    run: Run,
+    *,
+    data: DataSet | None = None,
+    networks: Mapping[str, Pair] | None = None,
+    display: Display | None = None,
+) -> Run:
     """The same networks as M independent single-source VAEs: same rows, seed and number of steps; trained once."""
     folder = run.folder.path / BASELINE_FOLDER
+    title = "training the single-source VAEs"
     if (folder / "config.json").exists():
-        return resume_run(folder, display=_without_notes(display), title="training the single-source VAEs")
+        stored = RunFolder(folder)
+        if stored.checkpoints() and stored.state().finished:
+            return open_run(folder, networks=networks)
+        return resume_run(folder, data=data, networks=networks, display=display, title=title)
     steps = run.folder.state().step
     model = {**run.config.model.model_dump(), "method": "single", **method_named("single").settings}
     config = parse(
@@ -124,12 +149,22 @@ def single_baseline(run: Run, *, display: Display | None = None) -> Run:
             "training": {**run.config.training.model_dump(), "budget": None, "epochs": None, "steps": steps},
         },
     )
-    return train_run(config, folder, display=display, title="training the single-source VAEs")
+    return train_run(config, folder, data=data, networks=networks, display=display, title=title)
 
 
-def report(run: str | Path | Run, out: str | Path | None = None, *, display: Display | None = None) -> Path:
-    """Write the report of a run as one self-contained HTML file, by default `RUN/report.html`."""
-    return write_report(run, out, display=display)
+def report(
+    run: str | Path | Run,
+    out: str | Path | None = None,
+    *,
+    data: DataSet | None = None,
+    display: Display | None = None,
+) -> Path:
+    """Write the report of a run as one self-contained HTML file, by default `RUN/report.html`.
+
+    Args:
+        data: the rows of a run that was trained on a data set of your own.
+    """
+    return write_report(run, out, data=data, display=display)
 
 
 def methods() -> Mapping[str, Method]:

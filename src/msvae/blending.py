@@ -1,7 +1,7 @@
 """Fusion in image space: several images made into one, by weights. The plain baseline of fusion in latent space.
 
-All functions take normalised images of equal shape, (sources, rows, channels, height, width), and one weight >= 0 per source;
-only the ratios of the weights count. Weight 0 removes a source exactly; a one-hot weight returns that source's image.
+All functions take normalised images of equal shape, (sources, rows, channels, height, width), and one weight >= 0 per
+source; only the ratios of the weights count. Weight 0 removes a source exactly; a one-hot weight returns its image.
 """
 
 import torch

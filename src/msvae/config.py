@@ -33,7 +33,7 @@ class DataConfig(Settings):
     name: str = "colours"
     options: dict[str, Any] = Field(default_factory=dict)
     sources: tuple[str, ...] | None = None
-    missing: float = Field(0.0, ge=0.0, lt=1.0)
+    missing: float = Field(default=0.0, ge=0.0, lt=1.0)
     missing_seed: int = 0
 
 
@@ -45,8 +45,8 @@ class ModelConfig(Settings):
         latent: length of the code of one source.
         fusion, prior_expert: how experts become one posterior (see `msvae.fusion`).
         objective: the training objective (see `msvae.objectives`).
-        subsets: `present`: the code comes from all present sources; `random`: from a random subset of them, while all present
-            ones are scored.
+        subsets: `present`: the code comes from all present sources; `random`: from a random subset of them, while all
+            present ones are scored.
         beta: weight of the KL term.
         networks, width, shared_trunk: see `msvae.networks`.
         likelihood_scaling: balance between sources of unequal size: `largest`, `none` or a factor per source.
@@ -54,17 +54,17 @@ class ModelConfig(Settings):
     """
 
     method: str = "mopoe"
-    latent: int = Field(32, ge=1, le=4096)
+    latent: int = Field(default=32, ge=1, le=4096)
     fusion: str = "mopoe"
     prior_expert: bool = True
     objective: str = "elbo"
     subsets: Literal["present", "random"] = "present"
-    beta: float = Field(1.0, ge=0.0)
+    beta: float = Field(default=1.0, ge=0.0)
     networks: str = "conv"
-    width: int = Field(32, ge=1, le=1024)
+    width: int = Field(default=32, ge=1, le=1024)
     shared_trunk: bool = False
     likelihood_scaling: str | dict[str, float] = "largest"
-    sampler_components: int = Field(20, ge=0, le=1000)
+    sampler_components: int = Field(default=20, ge=0, le=1000)
 
 
 class TrainingConfig(Settings):
@@ -76,27 +76,27 @@ class TrainingConfig(Settings):
         accumulation: number of equal parts a batch is computed in, to save memory.
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
         ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off.
-        precision: `no` (float32), `bf16` or `fp16`; `auto` takes bf16 where the machine computes it natively. What was taken is
-            recorded with the run.
+        precision: `no` (float32), `bf16` or `fp16`; `auto` takes bf16 where the machine computes it natively. What
+            was taken is recorded with the run.
         device: `auto` (the best there is), `cpu`, `cuda` or `mps`.
         gradient_clip: largest gradient norm, or None.
         checkpoint_seconds: time between checkpoints; one more at the end and one on Ctrl-C.
     """
 
-    seed: int = Field(0, ge=0)
-    budget: float | None = Field(None, gt=0)
-    steps: int | None = Field(None, ge=1)
-    epochs: float | None = Field(None, gt=0)
-    batch_size: int = Field(128, ge=1)
-    accumulation: int = Field(1, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    ema_decay: float = Field(0.998, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    budget: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=128, ge=1)
+    accumulation: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    ema_decay: float = Field(default=0.998, ge=0, lt=1)
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    gradient_clip: float | None = Field(None, gt=0)
-    checkpoint_seconds: float = Field(60.0, ge=0)
+    gradient_clip: float | None = Field(default=None, gt=0)
+    checkpoint_seconds: float = Field(default=60.0, ge=0)
 
 
 class RunConfig(Settings):
@@ -114,7 +114,8 @@ def parse(kind: type[S], values: Mapping[str, Any]) -> S:
     """Settings from plain values.
 
     Raises:
-        ConfigError: one line per mistake: the key, what was expected, what came, and the nearest key for a misspelt one.
+        ConfigError: one line per mistake: the key, what was expected, what came, and the nearest key for a misspelt
+            one.
     """
     try:
         return kind.model_validate(dict(values))

@@ -13,7 +13,9 @@ LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
 def log_density(
-    value: Float[Tensor, "*batch latent"], mean: Float[Tensor, "*#batch latent"], log_variance: Float[Tensor, "*#batch latent"]
+    value: Float[Tensor, "*batch latent"],
+    mean: Float[Tensor, "*#batch latent"],
+    log_variance: Float[Tensor, "*#batch latent"],
 ) -> Float[Tensor, "*batch"]:
     """log N(value; mean, diag exp(log_variance)), summed over the latent axis, in nats."""
     squared = (value - mean).square() * torch.exp(-log_variance)
@@ -47,7 +49,8 @@ def weighted_product(
 ) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"]]:
     """Generalised product of experts, row by row: N ~ p^prior_precision * prod_m q_m^a_m.
 
-        T = prior_precision + sum_m a_m T_m;  mean = (sum_m a_m T_m mean_m) / T;  variance = 1 / T,  T_m = exp(-log_variance_m)
+        T = prior_precision + sum_m a_m T_m,  T_m = exp(-log_variance_m)
+        mean = (sum_m a_m T_m mean_m) / T;  variance = 1 / T
 
     Weights of 1 are the product of experts (Wu & Goodman 2018, arXiv 1802.05335); weights that sum to 1 the
     logarithmic opinion pool (Cao & Fleet 2014, arXiv 1410.7827); weight 0 removes an expert exactly. Where all weights

@@ -111,15 +111,13 @@ LIKELIHOODS: dict[str, Likelihood] = {
 }
 
 
-def likelihood_scales(
-    sources: Sequence[Source], choice: str | Mapping[str, float] = "largest"
-) -> dict[str, float]:
+def likelihood_scales(sources: Sequence[Source], choice: str | Mapping[str, float] = "largest") -> dict[str, float]:
     """How much the log-likelihood of each source counts, lam_m.
 
     Args:
-        choice: `largest` (the default, after MMVAE): lam_m = (values of the largest source) / (values of source m), so that
-            a small source is not drowned by a large one; `none`: 1 for every source, the plain joint likelihood; or a
-            mapping of source names to factors > 0 (1 where a source is not named).
+        choice: `largest` (the default, after MMVAE): lam_m = (values of the largest source) / (values of source m),
+            so that a small source is not drowned by a large one; `none`: 1 for every source, the plain joint
+            likelihood; or a mapping of source names to factors > 0 (1 where a source is not named).
 
     Raises:
         ConfigError: for an unknown choice or source, or a factor that is not > 0.

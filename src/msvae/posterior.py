@@ -77,9 +77,7 @@ class Posterior:
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "rows latent"]:
         """One reparameterised code a row; the component is drawn, the Gaussian in it is differentiable."""
-        noise = torch.randn(
-            self.means.shape[1:], generator=generator, device=self.means.device, dtype=self.means.dtype
-        )
+        noise = torch.randn(self.means.shape[1:], generator=generator, device=self.means.device, dtype=self.means.dtype)
         if len(self.means) == 1:
             return self.means[0] + noise * torch.exp(0.5 * self.log_variances[0])
         component = torch.multinomial(self.log_weights.exp().T, 1, generator=generator).squeeze(1)

@@ -1,7 +1,8 @@
 """Everything a person asks a trained model, in Python: the same names as on the command line.
 
-A run is given as its folder, an opened `Run`, or a model. Given images are a `SourceBatch`, or `{source: images}` with tensors,
-arrays, or paths of image files and folders. Answers are `{source: images}` in each source's own value range.
+A run is given as its folder, an opened `Run`, or a model. Given images are a `SourceBatch`, or `{source: images}`
+with tensors, arrays, or paths of image files and folders. Answers are `{source: images}` in each source's own value
+range.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,10 +100,11 @@ def fuse(
     """Images of several sources made into one, by weights.
 
     Args:
-        weights: `{source: weight >= 0}`; only ratios count, equal when None. Weight 0 removes a source exactly, a one-hot weight
-            reproduces it.
-        by: in image space `mean` or `pyramid` (see `msvae.blending`), answered as `{"fused": images}`; in latent space one of the
-            model's `latent_rules` (`product`, `barycenter`, ..), decoded into the sources `to`, all by default.
+        weights: `{source: weight >= 0}`; only ratios count, equal when None. Weight 0 removes a source exactly, a
+            one-hot weight reproduces it.
+        by: in image space `mean` or `pyramid` (see `msvae.blending`), answered as `{"fused": images}`; in latent
+            space one of the model's `latent_rules` (`product`, `barycenter`, ..), decoded into the sources `to`, all
+            by default.
     """
     model = model_of(run)
     batch = as_batch(given, model.sources)
@@ -134,7 +136,8 @@ def interpolate(
     steps: int = 8,
     to: str | Sequence[str] | None = None,
 ) -> Images:
-    """A straight walk in the code from one row to another, `steps` images with both ends, for each pair of rows in succession.
+    """A straight walk in the code from one row to another, `steps` images with both ends, for each pair of rows in
+    succession.
 
     To walk between sources of one row, turn the weights of `fuse` (see `weight_path`).
     """
@@ -154,7 +157,9 @@ def interpolate(
 def weight_path(names: Sequence[str], steps: int = 9) -> list[dict[str, float]]:
     """Weights that walk from the first source over the others to the last, one-hot at each source."""
     if len(names) < 2 or steps < len(names):
-        raise ConfigError(f"A path of weights needs two sources or more and a step for each; got {names}, {steps} steps.")
+        raise ConfigError(
+            f"A path of weights needs two sources or more and a step for each; got {names}, {steps} steps."
+        )
     path = []
     for position in torch.linspace(0, len(names) - 1, steps).tolist():
         path.append({name: max(0.0, 1.0 - abs(position - index)) for index, name in enumerate(names)})
@@ -183,7 +188,8 @@ class Imputed:
 
     Args:
         images: `{source: (rows, *shape)}`; what was present is unchanged, bit for bit.
-        spread: `{source: (rows, *shape)}` standard deviation over the drawn answers, 0 where present; None for one answer.
+        spread: `{source: (rows, *shape)}` standard deviation over the drawn answers, 0 where present; None for one
+            answer.
         filled: `{source: (rows,) bool}`, which images were absent and are the model's.
     """
 

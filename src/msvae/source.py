@@ -42,13 +42,10 @@ class Source:
             raise SourceError(f"Source name {self.name!r}: expected letters, digits, '-' and '_'.")
         if len(self.shape) not in (1, 3) or min(self.shape) < 1:
             raise SourceError(
-                f"Source {self.name!r}: expected a shape (channels, height, width) or (features,), "
-                f"got {self.shape}."
+                f"Source {self.name!r}: expected a shape (channels, height, width) or (features,), got {self.shape}."
             )
         if self.likelihood not in LIKELIHOOD_NAMES:
-            raise SourceError(
-                f"Source {self.name!r}: {unknown('likelihood', self.likelihood, LIKELIHOOD_NAMES)}"
-            )
+            raise SourceError(f"Source {self.name!r}: {unknown('likelihood', self.likelihood, LIKELIHOOD_NAMES)}")
         low, high = self.value_range
         if not low < high:
             raise SourceError(f"Source {self.name!r}: expected a value range low < high, got {self.value_range}.")

@@ -114,7 +114,8 @@ def interpolate(
     run: RunPath,
     given: Given,
     between: Annotated[
-        str, typer.Option("--between", metavar="A,B", help="`rows`, or sources to walk over, such as blue,yellow,green.")
+        str,
+        typer.Option("--between", metavar="A,B", help="`rows`, or sources to walk over, such as blue,yellow,green."),
     ] = "rows",
     steps: Annotated[int, typer.Option("--steps", help="Images of one walk, both ends included.")] = 9,
     by: Annotated[str, typer.Option("--by", help="Fusion rule of a walk between sources.")] = "barycenter",
@@ -136,7 +137,7 @@ def interpolate(
     from msvae import questions
     from msvae.errors import ConfigError
 
-    opened, batch, names = _asked(run, given, rows)
+    opened, batch, _ = _asked(run, given, rows)
     if between == "rows":
         if len(batch) != 2:
             raise ConfigError(f"A walk between rows needs two of them; {len(batch)} are given (see --rows).")
@@ -195,7 +196,9 @@ def impute(
 
     opened, batch, names = _asked(run, given, rows)
     answer = questions.impute(opened, batch, n, seed)
-    filled = {name: [names[row] for row in flags.nonzero().squeeze(1).tolist()] for name, flags in answer.filled.items()}
+    filled = {
+        name: [names[row] for row in flags.nonzero().squeeze(1).tolist()] for name, flags in answer.filled.items()
+    }
     write_answer(out, answer.images, opened.model.sources, names, as_json, extra={"filled": filled})
 
 
@@ -219,14 +222,15 @@ def features(
 
     opened, batch, names = _asked(run, given, rows)
     answer = questions.features(opened, batch)
-    maps = {f"maps_{name}": tensor.numpy() for name, tensor in answer.maps.items()}
+    arrays = {f"maps_{name}": tensor.numpy() for name, tensor in answer.maps.items()}
+    arrays |= {"rows": np.array(names), "pooled": answer.pooled.numpy()}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(out, rows=np.array(names), pooled=answer.pooled.numpy(), **maps)
+        np.savez_compressed(out, allow_pickle=False, **arrays)
     except OSError as error:
         raise DataError(f"Cannot write {out}: {error.strerror or error}.") from None
     shape = tuple(answer.pooled.shape)
-    say(f"Features of {shape[0]} rows in {out}", {"file": str(out), "pooled": shape, "maps": sorted(maps)}, as_json)
+    say(f"Features of {shape[0]} rows in {out}", {"file": str(out), "arrays": sorted(arrays)}, as_json)
 
 
 def _asked(run: Path, given: list[str], rows: str) -> "tuple[Run, SourceBatch, list[str]]":

@@ -17,7 +17,7 @@ Given = Annotated[
         "--given",
         "-g",
         metavar="SOURCE[=PATH]",
-        help="A given source: with an image file or a folder of them, or without a path the run's own test rows. Repeat it for more.",
+        help="A given source: with an image file or a folder, or without a path the run's own test rows. Repeatable.",
     ),
 ]
 To = Annotated[list[str] | None, typer.Option("--to", "-t", metavar="SOURCE", help="A wanted source. Repeat for more.")]

@@ -20,7 +20,8 @@ class Rows:
 
     Args:
         sources: in the order of all tables.
-        values: `{source: (rows, *shape)}`; uint8 stands for the value range divided in 255 steps, floats for themselves.
+        values: `{source: (rows, *shape)}`; uint8 stands for the value range divided in 255 steps, floats for
+            themselves.
         present: `{source: (rows,) bool}`.
         labels: (rows,) class numbers, or None.
     """
@@ -81,8 +82,8 @@ class DataSet:
     Args:
         name: how commands and tables call it.
         splits: `train`, `validation` and `test` rows; the test rows are for reporting alone.
-        shared_content: whether all sources of a row show the very same thing, so that a conversion can be compared with the
-            real image pixel by pixel.
+        shared_content: whether all sources of a row show the very same thing, so that a conversion can be compared
+            with the real image pixel by pixel.
         class_names: names of the labels, or empty.
         card: what the set is, where it comes from, its licence and the rule of its splits.
     """

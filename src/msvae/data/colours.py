@@ -27,10 +27,10 @@ def build(pairing: str = "content", variants: int = 4, seed: int = 0) -> DataSet
     """The set, the same for the same arguments.
 
     Args:
-        pairing: `content`: the same handwritten digit in all three sources; `class`: another writer's digit of the same class in
-            each, so that only the class is shared.
-        variants: how often each training digit is drawn, each time a little turned, sheared, scaled and shifted. Validation and
-            test digits are drawn once.
+        pairing: `content`: the same handwritten digit in all three sources; `class`: another writer's digit of the
+            same class in each, so that only the class is shared.
+        variants: how often each training digit is drawn, each time a little turned, sheared, scaled and shifted.
+            Validation and test digits are drawn once.
         seed: of the splits, the variants and the class pairing.
 
     Raises:
@@ -42,9 +42,9 @@ def build(pairing: str = "content", variants: int = 4, seed: int = 0) -> DataSet
         raise ConfigError(f"Data set 'colours': expected variants of 1 to 100, got {variants!r}.")
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    writing = torch.from_numpy(digits.images / 16.0).float()
-    labels = torch.from_numpy(digits.target).long()
+    pixels, target = load_digits(return_X_y=True)
+    writing = torch.from_numpy(pixels / 16.0).float().unflatten(1, (8, 8))
+    labels = torch.from_numpy(target).long()
     generator = torch.Generator().manual_seed(seed)
     splits = {}
     for split, index in _split_indices(len(labels), generator).items():
@@ -75,7 +75,7 @@ def _split_indices(count: int, generator: torch.Generator) -> dict[str, Tensor]:
 
 
 def _strokes(writing: Tensor, generator: torch.Generator) -> Tensor:
-    """8x8 ink counts -> smooth ink fields (rows, 1, 64, 64) in [0, 1], each slightly turned, sheared, scaled, shifted."""
+    """8x8 ink counts -> smooth ink fields (rows, 1, 64, 64) in [0, 1], each a little turned and shifted."""
     rows = len(writing)
 
     def spread(width: float) -> Tensor:

@@ -61,9 +61,10 @@ def _read(file: Path, source: Source) -> Tensor:
             f"expected {source.shape[2]}x{source.shape[1]} with {source.shape[0]}."
         )
     if source.categories is not None:
-        if int(pixels.max()) >= source.categories:
+        largest = int(pixels.max())
+        if largest >= source.categories:
             raise DataError(
-                f"Source {source.name!r}: {file} holds class {int(pixels.max())}; expected 0 to {source.categories - 1}."
+                f"Source {source.name!r}: {file} holds class {largest}; expected 0 to {source.categories - 1}."
             )
         return torch.from_numpy(pixels.astype(np.float32))
     return source.denormalise(torch.from_numpy(pixels.astype(np.float32) / 255.0))
@@ -110,8 +111,8 @@ def _refuse_vectors(source: Source) -> None:
 def read_rows(given: Mapping[str, Path], sources: Sequence[Source]) -> tuple[SourceBatch, list[str]]:
     """Rows out of a file or a folder per source, and their names.
 
-    One file per source makes one row. Folders make a row of every file stem; a source that has no file of that stem is absent
-    from the row.
+    One file per source makes one row. Folders make a row of every file stem; a source that has no file of that stem
+    is absent from the row.
 
     Raises:
         DataError: for files that cannot be read, or one file beside a folder.

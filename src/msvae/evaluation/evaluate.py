@@ -1,4 +1,5 @@
-"""Every test of a model on rows it has not seen: each source alone, each conversion, generation, the code, the ceilings."""
+"""Every test of a model on rows it has not seen: each source alone, each conversion, generation, the code, the
+ceilings."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -185,15 +186,16 @@ def _probes(model: MultiSourceModel, data: DataSet, seed: int) -> dict[str, floa
     train, test = data.split("train"), data.split("test")
     if train.labels is None or test.labels is None:
         return {}
+    split_labels = (train.labels, test.labels)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     figures: dict[str, float] = {}
     for given in [*_proper_subsets(model.source_names), model.source_names]:
         codes = []
-        for rows, index in ((train, order), (test, torch.arange(len(test)))):
+        for rows, labels, index in zip((train, test), split_labels, (order, torch.arange(len(test))), strict=True):
             have = torch.stack([rows.present[name][index] for name in given]).all(dim=0)
             chosen = index[have][:PROBE_ROWS]
             with torch.no_grad():
-                codes.append((model.encode(rows.batch(chosen).select(given)).mean, rows.labels[chosen]))
+                codes.append((model.encode(rows.batch(chosen).select(given)).mean, labels[chosen]))
         (known, known_labels), (unknown, unknown_labels) = codes
         if len(known_labels.unique()) < 2 or len(unknown) == 0:
             continue
@@ -230,7 +232,10 @@ def _ceilings(model: MultiSourceModel, data: DataSet, classifiers: Mapping[str, 
 
 def _looks(classifiers: Mapping[str, Classifier], rows: Rows) -> dict[str, Verdict]:
     """What the classifiers see in the real images of a split."""
-    return {name: c.look(rows.batch(rows.present[name].nonzero().squeeze(1)).values[name]) for name, c in classifiers.items()}
+    return {
+        name: c.look(rows.batch(rows.present[name].nonzero().squeeze(1)).values[name])
+        for name, c in classifiers.items()
+    }
 
 
 def _mean(values: Any) -> float:

@@ -9,8 +9,9 @@ from msvae.posterior import Experts, Posterior
 class Fusion(nn.Module):
     """The contract. A new fusion is one file with a subclass, one line in `FUSIONS` and nothing else.
 
-    Every fusion holds to: absent sources and sources of weight 0 have no influence at all; the order of sources does not
-    matter; one present source (or a one-hot weight) gives that source's own posterior; a row without sources gives the prior.
+    Every fusion holds to: absent sources and sources of weight 0 have no influence at all; the order of sources does
+    not matter; one present source (or a one-hot weight) gives that source's own posterior; a row without sources
+    gives the prior.
     """
 
     def __init__(self, source_count: int, prior_expert: bool = True) -> None:

@@ -13,8 +13,9 @@ from msvae.subsets import all_subsets, contained
 class MixtureOfProducts(Fusion):
     """q(z | x_S) = 1/(2^|S| - 1) sum over non-empty S' of S of PoE(x_S').
 
-    With user weights a_m a subset counts by the sum of its members' weights, and its product is the generalised one with the
-    members' weights scaled to sum to 1: one-hot weights give that source's own posterior, exactly and as a limit.
+    With user weights a_m a subset counts by the sum of its members' weights, and its product is the generalised one
+    with the members' weights scaled to sum to 1: one-hot weights give that source's own posterior, exactly and as a
+    limit.
     """
 
     def forward(self, experts: Experts, weights: Float[Tensor, " sources"] | None = None) -> Posterior:

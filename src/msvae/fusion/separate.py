@@ -8,7 +8,8 @@ from msvae.posterior import Experts, Posterior
 
 
 class Separate(Fusion):
-    """The code is (z_1, .., z_M), each part with its own source's posterior; the parts of absent sources follow the prior.
+    """The code is (z_1, .., z_M), each part with its own source's posterior; the parts of absent sources follow the
+    prior.
 
     Weights have nothing to balance here; weight 0 still removes a source.
     """

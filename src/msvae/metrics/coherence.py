@@ -55,7 +55,7 @@ def class_entropy(verdicts: Sequence[Verdict]) -> float:
 
 
 def within_class_variance(verdict: Verdict, real: Verdict) -> float:
-    """Variance of the features within classes, as a share of that of real images: prototypes score low, noise above 1."""
+    """Variance of the features within classes as a share of the real images': low for prototypes, above 1 for noise."""
     return _spread(verdict) / max(_spread(real), 1e-12)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 def frechet_distance(first: Float[Tensor, "rows features"], second: Float[Tensor, "others features"]) -> float:
     """|mean_1 - mean_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)) of the Gaussians fitted to both sets, in float64.
 
-    With fewer rows than features the covariances are singular and the figure is biased upwards. Source: Dowson & Landau 1982;
-    Heusel et al. 2017 (arXiv 1706.08500).
+    With fewer rows than features the covariances are singular and the figure is biased upwards. Source: Dowson &
+    Landau 1982; Heusel et al. 2017 (arXiv 1706.08500).
 
     Raises:
         ValueError: for fewer than two rows in a set.

@@ -17,7 +17,9 @@ class PixelQuality:
     ssim: float | None
 
 
-def pixel_quality(images: Float[Tensor, "rows *shape"], truth: Float[Tensor, "rows *shape"], source: Source) -> PixelQuality:
+def pixel_quality(
+    images: Float[Tensor, "rows *shape"], truth: Float[Tensor, "rows *shape"], source: Source
+) -> PixelQuality:
     """How near images come to the truth; both in the source's value range, compared with that range as the peak."""
     images, truth = source.normalise(images), source.normalise(truth)
     dimensions = tuple(range(1, truth.dim()))

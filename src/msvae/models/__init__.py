@@ -22,4 +22,14 @@ def build_model(
     return JointVAE(sources, config, networks)
 
 
-__all__ = ["METHODS", "Features", "JointVAE", "Loss", "Method", "MultiSourceModel", "build_model", "method_named", "with_method"]
+__all__ = [
+    "METHODS",
+    "Features",
+    "JointVAE",
+    "Loss",
+    "Method",
+    "MultiSourceModel",
+    "build_model",
+    "method_named",
+    "with_method",
+]

@@ -73,8 +73,8 @@ class MultiSourceModel(nn.Module):
         """q(code | present sources), with a user's weight per source; a row without sources gets the prior.
 
         Args:
-            weights: `{source: weight >= 0}`, only their ratios count; weight 0 removes a source exactly. A source that is not
-                named has weight 0.
+            weights: `{source: weight >= 0}`, only their ratios count; weight 0 removes a source exactly. A source that
+                is not named has weight 0.
             rule: one of `latent_rules`.
         """
         raise NotImplementedError
@@ -94,7 +94,8 @@ class MultiSourceModel(nn.Module):
         raise NotImplementedError
 
     def after_training(self, batch: SourceBatch, seed: int) -> None:
-        """What a model does once with training rows when its weights are final, such as fitting a sampler; nothing here."""
+        """What a model does once with training rows when its weights are final, such as fitting a sampler; nothing
+        here."""
 
     @torch.no_grad()
     def sample(
@@ -149,8 +150,8 @@ class MultiSourceModel(nn.Module):
         """A user's weights in the order of the sources.
 
         Raises:
-            SourceError: for an unknown source, a negative or non-finite weight, weight on a source that is not given, or no
-                weight at all.
+            SourceError: for an unknown source, a negative or non-finite weight, weight on a source that is not given,
+                or no weight at all.
         """
         for name, weight in weights.items():
             if name not in self.source_names:

@@ -1,4 +1,5 @@
-"""The joint VAE: encoders x fusion x objective x prior x decoders. Every part is chosen alone; none knows the others."""
+"""The joint VAE: encoders x fusion x objective x prior x decoders. Every part is chosen alone; none knows the
+others."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar

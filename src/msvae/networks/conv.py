@@ -52,7 +52,8 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """A code -> raw image channels: one linear layer to a 4x4 map, then sub-pixel doublings and 3x3 convolutions.
 
-    Doubling by a 1x1 convolution and a shuffle (Shi et al. 2016, arXiv 1609.05158) keeps the costly convolutions off the
+    Doubling by a 1x1 convolution and a shuffle (Shi et al. 2016, arXiv 1609.05158) keeps the costly convolutions off
+    the
     large maps: a third of the arithmetic of upsampling first. Odd sizes are cropped from the doubled map.
 
     Args:
@@ -105,5 +106,3 @@ def _image_pyramid(source: Source) -> list[tuple[int, int]]:
             f"got {height} x {width}."
         )
     return pyramid(height, width)
-
-

@@ -59,8 +59,8 @@ class SourceNetworks(nn.Module):
         decoder_inputs: length of a decoder's code.
         kind: a key of `NETWORKS`.
         width: channels of the first map.
-        shared_trunk: sources of equal shape, likelihood and classes share one pair, each with its own FiLM: fewer parameters,
-            more data per weight.
+        shared_trunk: sources of equal shape, likelihood and classes share one pair, each with its own FiLM: fewer
+            parameters, more data per weight.
         custom: `{name: (encoder, decoder)}`, the user's own modules for some sources or all. The encoder maps
             (rows, input channels, ...) to (rows, encoder_outputs); the decoder (rows, decoder_inputs) to
             (rows, raw channels, ...).
@@ -101,7 +101,9 @@ class SourceNetworks(nn.Module):
             )
         for name, (encoder, decoder) in custom.items():
             self._add([self.sources[name]], encoder, decoder)
-        self.to(memory_format=torch.channels_last)  # convolutions on CPUs with AVX-512 and on GPUs are faster so
+        for module in self.modules():  # convolutions are faster so, on CPUs with AVX-512 and on GPUs
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
     def _add(self, group: Sequence[Source], encoder: nn.Module, decoder: nn.Module) -> None:
         trunk = group[0].name
@@ -114,9 +116,7 @@ class SourceNetworks(nn.Module):
         condition = self.condition_of[name]
         return module(argument) if condition is None else module(argument, condition)
 
-    def encode(
-        self, name: str, values: Tensor
-    ) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"]]:
+    def encode(self, name: str, values: Tensor) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"]]:
         """Mean and log-variance of q(z | x_name), in float32, the log-variance kept within +-12."""
         source = self.sources[name]
         outputs = self._call(self.encoders[self.trunk_of[name]], name, network_input(source, values)).float()

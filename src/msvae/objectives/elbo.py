@@ -21,9 +21,9 @@ class Elbo:
     """loss = -sum_m lam_m E_q[log p(x_m | z)] + beta KL(q(z | x_S) || p(z)), over the present sources m.
 
     Args:
-        subsets: with `present`, S is all that the row has; with `random`, a random subset of it, while everything the row has
-            is scored. q(z | x_S) is then still a valid posterior of the same bound, and every subset learns to speak for the
-            whole, which a product of experts does not learn otherwise (Wu & Goodman 2018).
+        subsets: with `present`, S is all that the row has; with `random`, a random subset of it, while everything the
+            row has is scored. q(z | x_S) is then still a valid posterior of the same bound, and every subset learns
+            to speak for the whole, which a product of experts does not learn otherwise (Wu & Goodman 2018).
         beta: weight of the KL term; 1 is the bound itself.
     """
 

@@ -21,7 +21,7 @@ CLASS_COLOURS = np.array(
 
 
 def tile(image: Float[Tensor, "channels height width"], source: Source) -> Image.Image:
-    """One image as RGB, scaled up to 64 pixels or more; classes get colours, odd channel counts show their first three."""
+    """One image as RGB, at least 64 pixels wide; classes get colours, odd channel counts show their first three."""
     if not source.is_image:
         raise DataError(f"Source {source.name!r} is a vector; there is no picture of it.")
     if source.categories is not None:

@@ -20,26 +20,20 @@ h3 { font-size: 15px; margin: 22px 0 6px; font-weight: 600; }
 p { margin: 4px 0 14px; color: var(--soft); max-width: 76ch; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 12px; margin: 26px 0 8px; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; }
-.card b { display: block; font-size: 27px; font-weight: 650; letter-spacing: -0.02em; font-variant-numeric: tabular-nums; }
-.card span { font-size: 13px; color: var(--soft); }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; margin: 8px 0; }
-th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px; }
-th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); }
-td.number, th.number { text-align: right; }
-table.heat td { text-align: center; padding: 8px 14px; border: 2px solid var(--paper); border-radius: 6px; color: #14151a; }
-table.heat td.none { color: var(--soft); }
-table.heat th { padding-left: 4px; }
-table.heat small { display: block; font-size: 11px; opacity: 0.72; }
-.strip { display: grid; grid-template-columns: 132px 1fr; align-items: center; gap: 10px; margin: 5px 0; }
-.strip span { font-size: 13px; color: var(--soft); text-align: right; }
-.strip img { max-width: 100%; border-radius: 6px; display: block; }
-.scroll { overflow-x: auto; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 24px; align-items: start; }
-.pair img { max-width: 100%; }
-.corners { display: flex; justify-content: space-between; font-size: 13px; color: var(--soft); max-width: 476px; }
-.corners.top { justify-content: center; }
-svg { max-width: 100%; height: auto; color: var(--ink); }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; overflow-x: auto;
+.card b { display: block; font-size: 27px; font-weight: 650; letter-spacing: -0.02em; font-variant-numeric:
+tabular-nums; } .card span { font-size: 13px; color: var(--soft); } table { border-collapse: collapse; font-size:
+14px; font-variant-numeric: tabular-nums; margin: 8px 0; } th { text-align: left; font-weight: 600; color:
+var(--soft); font-size: 13px; } th, td { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); } td.number,
+th.number { text-align: right; } table.heat td { text-align: center; padding: 8px 14px; border: 2px solid
+var(--paper); border-radius: 6px; color:
+#14151a; } table.heat td.none { color: var(--soft); } table.heat th { padding-left: 4px; } table.heat small { display:
+block; font-size: 11px; opacity: 0.72; } .strip { display: grid; grid-template-columns: 132px 1fr; align-items:
+center; gap: 10px; margin: 5px 0; } .strip span { font-size: 13px; color: var(--soft); text-align: right; } .strip img
+{ max-width: 100%; border-radius: 6px; display: block; } .scroll { overflow-x: auto; } .pair { display: grid;
+grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 24px; align-items: start; } .pair img { max-width:
+100%; } .corners { display: flex; justify-content: space-between; font-size: 13px; color: var(--soft); max-width:
+476px; } .corners.top { justify-content: center; } svg { max-width: 100%; height: auto; color: var(--ink); } pre {
+background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px; overflow-x: auto;
   font-size: 13px; line-height: 1.5; }
 footer { margin-top: 60px; color: var(--soft); font-size: 13px; }
 """
@@ -60,7 +54,9 @@ def section(heading: str, text: str, *content: str) -> str:
 
 def cards(entries: Sequence[tuple[str, str]]) -> str:
     """Large figures with their names."""
-    inner = "".join(f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>' for label, value in entries)
+    inner = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>' for label, value in entries
+    )
     return f'<div class="cards">{inner}</div>'
 
 
@@ -68,15 +64,15 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are figures."""
     head = "".join(f'<th class="{"number" if i else ""}">{escape(text)}</th>' for i, text in enumerate(headings))
     body = "".join(
-        "<tr>" + "".join(f'<td class="{"number" if i else ""}">{escape(cell)}</td>' for i, cell in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(f'<td class="{"number" if i else ""}">{escape(cell)}</td>' for i, cell in enumerate(row))
+        + "</tr>"
         for row in rows
     )
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def heat_map(
-    rows: Sequence[str], columns: Sequence[str], cells: dict[tuple[str, str], tuple[float, str, str]]
-) -> str:
+def heat_map(rows: Sequence[str], columns: Sequence[str], cells: dict[tuple[str, str], tuple[float, str, str]]) -> str:
     """A table whose cells are coloured from low (red) to high (green).
 
     Args:

@@ -27,32 +27,41 @@ CHOSEN_AMONG = 64
 VERSIONS = ("msvae", "torch", "accelerate", "numpy", "scikit-learn", "torchmetrics")
 
 
-def write_report(run: str | Path | Run, out: str | Path | None = None, *, display: Display | None = None) -> Path:
+def write_report(
+    run: str | Path | Run,
+    out: str | Path | None = None,
+    *,
+    data: DataSet | None = None,
+    display: Display | None = None,
+) -> Path:
     """Write the report, by default to `RUN/report.html`; figures appear once the run has been evaluated.
 
     Returns:
         The file's path.
     """
     opened = run if isinstance(run, Run) else open_run(run)
-    model, data, folder = opened.model, opened.data(), opened.folder.path
+    model, folder = opened.model, opened.folder.path
+    rows = data or opened.data()
     figures = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else None
     drawable = [source for source in model.sources if source.is_image]
     parts: list[Callable[[], str]] = [
         lambda: _cards(opened, figures),
-        lambda: _data(data, drawable),
+        lambda: _data(rows, drawable),
         lambda: _losses(opened),
         lambda: _tests(figures, model),
-        lambda: _reconstructions(model, data, drawable),
-        lambda: _conversions(model, data, drawable),
-        lambda: _fusion(model, data, drawable),
+        lambda: _reconstructions(model, rows, drawable),
+        lambda: _conversions(model, rows, drawable),
+        lambda: _fusion(model, rows, drawable),
         lambda: _generated(model, drawable),
-        lambda: _imputed(model, data, drawable),
+        lambda: _imputed(model, rows, drawable),
         lambda: _settings(opened),
     ]
     sections = [part() for part in tracked(parts, display or Quiet(), "drawing the report", len(parts))]
     names = ", ".join(model.source_names)
-    title = f"{opened.config.model.method} on {data.name}"
-    subtitle = f"One generative model over {len(model.sources)} sources: {names}. All figures and images are of test rows."
+    title = f"{opened.config.model.method} on {rows.name}"
+    subtitle = (
+        f"One generative model over {len(model.sources)} sources: {names}. All figures and images are of test rows."
+    )
     path = Path(out) if out is not None else folder / "report.html"
     write_text(path, page.page(title, subtitle, [section for section in sections if section]))
     return path
@@ -121,11 +130,14 @@ def _tests(figures: dict[str, Any] | None, model: MultiSourceModel) -> str:
     content = [page.table(headings, rows)]
     if figures["conversion"]:
         content += ["<h3>Conversion: coherence, and PSNR in dB</h3>", _heat(figures["conversion"], model)]
-    content += ["<h3>Coherence, generation, code</h3>", page.table(["", ""], [list(line) for line in summary_lines(figures)])]
+    content += [
+        "<h3>Coherence, generation, code</h3>",
+        page.table(["", ""], [list(line) for line in summary_lines(figures)]),
+    ]
     text = (
-        "Joint: decoded from all given sources. From itself: decoded from that source alone. Trained alone: the same networks "
-        "as an independent VAE with the same number of steps. Coherence: a classifier trained on real training images sees the "
-        "right class, and is sure of it."
+        "Joint: decoded from all given sources. From itself: decoded from that source alone. Trained alone: the same "
+        "networks as an independent VAE with the same number of steps. Coherence: a classifier trained on real "
+        "training images sees the right class, and is sure of it."
     )
     return page.section("Tests", text, *content)
 
@@ -197,7 +209,7 @@ def _fusion(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -
 
 
 def _one_thing_each(model: MultiSourceModel, data: DataSet, names: Sequence[str]) -> SourceBatch | None:
-    """One row put together of different test rows, the best reconstructed ones, each of another class where there are labels."""
+    """One row put together of different test rows, the best reconstructed, of different classes if there are any."""
     test = data.split("test")
     batch = test.batch(slice(0, CHOSEN_AMONG))
     rebuilt = reconstruct(model, batch)
@@ -223,10 +235,13 @@ def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Sour
         shapes.append([answer[names[0]][0] for _, answer in answers])
         looks.append([sum(w[name] * answer[name][0] for name in names) for w, answer in answers])
     pictures = []
-    for lines, caption in ((shapes, f"The code by weights, drawn by {names[0]}"), (looks, "The code and the look by weights")):
+    for lines, caption in (
+        (shapes, f"The code by weights, drawn by {names[0]}"),
+        (looks, "The code and the look by weights"),
+    ):
         pictures.append(
             f'<div><h3>{caption}</h3><div class="corners top"><span>{names[0]}</span></div>'
-            f'{page.image(triangle(lines, sources[0]), caption)}'
+            f"{page.image(triangle(lines, sources[0]), caption)}"
             f'<div class="corners"><span>{names[1]}</span><span>{names[2]}</span></div></div>'
         )
     return f'<div class="pair">{"".join(pictures)}</div>'
@@ -259,12 +274,13 @@ def _settings(run: Run) -> str:
     config = run.config.model_dump(mode="json")
     shown = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
-    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {torch.get_num_threads()} threads"
+    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     state = run.folder.state()
-    command = f"msvae train --config settings.yaml --steps {state.step} -o again && msvae evaluate again && msvae report again"
+    train = f"msvae train --config settings.yaml --steps {state.step} -o again"
+    command = f"{train} && msvae evaluate again && msvae report again"
     return page.section(
         "Settings",
         f"Save the settings below as settings.yaml; then this repeats the run: {command}",
         f"<pre>{page.escape(shown)}</pre>",
-        f"<footer>{page.escape(versions)}. {page.escape(machine)}.</footer>",
+        f"<footer>{page.escape(versions)}. {page.escape(machine)}, {torch.get_num_threads()} threads.</footer>",
     )

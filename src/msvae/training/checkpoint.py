@@ -1,11 +1,11 @@
 """Run folders and checkpoints: config.json and safetensors, a format version and hashes; nothing is ever unpickled.
 
-    RUN/config.json                             settings, sources, the data set's card
-    RUN/metrics.jsonl                           losses while training
-    RUN/checkpoints/step-00000120/
-        checkpoint.json                         step, run length, hashes of the files beside it
-        model.safetensors                       the weights that answer questions (averaged over training)
-        training.safetensors                    raw weights and optimiser, to go on with training
+RUN/config.json                             settings, sources, the data set's card
+RUN/metrics.jsonl                           losses while training
+RUN/checkpoints/step-00000120/
+    checkpoint.json                         step, run length, hashes of the files beside it
+    model.safetensors                       the weights that answer questions (averaged over training)
+    training.safetensors                    raw weights and optimiser, to go on with training
 """
 
 import shutil

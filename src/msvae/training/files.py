@@ -87,4 +87,6 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         flush_to_disk(path.parent)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. Older checkpoints are unchanged.") from None
+        raise CheckpointError(
+            f"Cannot write {path}: {error.strerror or error}. Older checkpoints are unchanged."
+        ) from None

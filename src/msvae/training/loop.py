@@ -69,12 +69,21 @@ def fit(
         checkpoint = state.restore()
         step, seconds, total = checkpoint.step, checkpoint.seconds, checkpoint.total_steps or total
         _cut_log(run.metrics_log, step)
-    meter = None if total is not None or config.budget is None else BudgetMeter(config.budget, count=max(20, config.warmup_steps - 10))
+    meter = (
+        None
+        if total is not None or config.budget is None
+        else BudgetMeter(config.budget, count=max(20, config.warmup_steps - 10))
+    )
     order = BatchOrder(len(train), config.batch_size, config.seed)
     generator = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
 
-    with shown(display, title, total), _stop_signals() as stop, torch.random.fork_rng(), run.metrics_log.open("a") as log:
+    with (
+        shown(display, title, total),
+        _stop_signals() as stop,
+        torch.random.fork_rng(),
+        run.metrics_log.open("a") as log,
+    ):
         while total is None or step < total:
             began = time.perf_counter()
             torch.manual_seed(derived_seed(config.seed, "noise", step))  # for users' modules with dropout and the like
@@ -193,7 +202,7 @@ def _average_with(decay: float) -> Any:
     def average(averages: list[Tensor], currents: list[Tensor], count: Any) -> None:
         steps = int(count)
         weight = 1.0 - min(decay, (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(averages, currents, weight)
+        torch._foreach_lerp_(averages, currents, weight)  # pyright: ignore[reportPrivateImportUsage]
 
     return average
 
@@ -231,13 +240,13 @@ def _refuse_non_finite_gradients(
             accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
         return  # the scaler skips such steps by itself
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
+    norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in named])
     norm = torch.linalg.vector_norm(norms)
     if not bool(torch.isfinite(norm)):
         name = next(name for (name, _), value in zip(named, norms, strict=True) if not bool(torch.isfinite(value)))
         raise NonFiniteError(_non_finite_text(f"the gradient of {name}", step, run))
     if config.gradient_clip is not None and float(norm) > config.gradient_clip:
-        torch._foreach_mul_([gradient for _, gradient in named], config.gradient_clip / float(norm))
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.gradient_clip, norm)
 
 
 def _non_finite_text(what: str, step: int, run: RunFolder) -> str:

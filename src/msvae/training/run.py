@@ -87,7 +87,9 @@ def resume_run(
         (display or Quiet()).note(f"The run {folder.path} is finished; there is nothing to resume.")
         return open_run(out, networks=networks)
     if data is None and folder.description().get("own_data"):
-        raise DataError(f"The run {folder.path} was trained on a data set of the caller's own; pass it again to resume.")
+        raise DataError(
+            f"The run {folder.path} was trained on a data set of the caller's own; pass it again to resume."
+        )
     rows = data or load_data(config.data)
     model = _fresh_model(rows, config, _own_networks(folder, networks))
     return _trained(folder, config, rows, model, resume=started, display=display, title=title)

@@ -47,8 +47,8 @@ class BatchOrder:
 def learning_rate(step: int, peak: float, warmup: int, total: int | None) -> float:
     """Linear warm-up, then a cosine from the peak to 1 % of it at the last step.
 
-    The warm-up does not depend on the run's length, so that a time budget can be turned into steps during it: a run of a
-    budget, and one of the number of steps that came of it, are the same.
+    The warm-up does not depend on the run's length, so that a time budget can be turned into steps during it: a run
+    of a budget, and one of the number of steps that came of it, are the same.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
