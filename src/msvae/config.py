@@ -76,7 +76,7 @@ class TrainingConfig(Settings):
         accumulation: number of equal parts a batch is computed in, to save memory.
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
         ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off.
-        precision: `no` (float32), `bf16` or `fp16`; `auto` takes bf16 where the machine computes it natively. What
+        precision: `fp32`, `bf16` or `fp16`; `auto` takes bf16 where the machine computes it natively. What
             was taken is recorded with the run.
         device: `auto` (the best there is), `cpu`, `cuda` or `mps`.
         gradient_clip: largest gradient norm, or None.
@@ -93,7 +93,7 @@ class TrainingConfig(Settings):
     warmup_steps: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     ema_decay: float = Field(default=0.998, ge=0, lt=1)
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     gradient_clip: float | None = Field(default=None, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)

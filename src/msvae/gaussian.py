@@ -13,11 +13,11 @@ LOG_TWO_PI = math.log(2.0 * math.pi)
 
 
 def log_density(
-    value: Float[Tensor, "*batch latent"],
+    value: Float[Tensor, "*#batch latent"],
     mean: Float[Tensor, "*#batch latent"],
     log_variance: Float[Tensor, "*#batch latent"],
-) -> Float[Tensor, "*batch"]:
-    """log N(value; mean, diag exp(log_variance)), summed over the latent axis, in nats."""
+) -> Float[Tensor, "*#batch"]:
+    """log N(value; mean, diag exp(log_variance)), summed over the latent axis, in nats; shapes broadcast."""
     squared = (value - mean).square() * torch.exp(-log_variance)
     return -0.5 * (squared + log_variance + LOG_TWO_PI).sum(dim=-1)
 

@@ -6,7 +6,7 @@ noise scales are in the source's normalised units, where its value range is [0, 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from msvae.errors import ConfigError, unknown
 from msvae.source import Source
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """The contract of a likelihood; `raw` is a decoder's output (rows, raw channels, ...)."""
 

@@ -93,7 +93,8 @@ class Source:
         for key in fields:
             if key not in known:
                 raise SourceError(f"Source {fields.get('name', '?')!r}: {unknown('field', key, known)}")
-        return cls(**fields)
+        pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        return cls(**pairs)
 
 
 LIKELIHOOD_NAMES = ("normal", "laplace", "bernoulli", "categorical")

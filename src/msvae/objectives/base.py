@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from msvae.models.joint import JointVAE
 
 
+@runtime_checkable
 class Objective(Protocol):
     """The contract. Every objective is a mean per row in nats, so learning rates carry over between them."""
 

@@ -184,7 +184,8 @@ class _State:
 
 def _accelerator(config: TrainingConfig) -> Accelerator:
     AcceleratorState._reset_state()  # the state is global to a process; another run in it may want another precision
-    return Accelerator(mixed_precision=native_precision(config), cpu=config.device == "cpu")
+    precision = native_precision(config)
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=config.device == "cpu")
 
 
 def native_precision(config: TrainingConfig) -> str:
@@ -192,8 +193,8 @@ def native_precision(config: TrainingConfig) -> str:
     if config.precision != "auto":
         return config.precision
     if config.device != "cpu" and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return "bf16" if torch.cpu.is_available() and torch.cpu._is_avx512_bf16_supported() else "no"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu.is_available() and torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
 def _average_with(decay: float) -> Any:

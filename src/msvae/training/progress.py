@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,6 +12,7 @@ PLAIN_INTERVAL_SECONDS = 10.0
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Display(Protocol):
     """Where training and evaluation tell how far they are."""
 

@@ -1,0 +1,93 @@
+"""Shapes and types of every annotated function are checked while the tests run (jaxtyping and beartype)."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("msvae", "beartype.beartype")
+
+import os  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from msvae.config import ModelConfig, RunConfig, parse  # noqa: E402
+from msvae.data import DataSet, colours  # noqa: E402
+from msvae.models import MultiSourceModel, build_model, with_method  # noqa: E402
+from msvae.source import Source, SourceBatch  # noqa: E402
+from msvae.training.run import Run, train_run  # noqa: E402
+
+TINY = {"latent": 6, "width": 4, "sampler_components": 3}
+TINY_TRAINING = {"training.batch_size": 16, "training.precision": "fp32", "training.warmup_steps": 5}
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> DataSet:
+    """The embedded set, each training digit drawn once."""
+    return colours.build(variants=1)
+
+
+def tiny_model(method: str = "mopoe", sources: Sequence[Source] | None = None, **settings: object) -> MultiSourceModel:
+    """A small model with fixed weights."""
+    sources = sources or [Source("blue", (3, 8, 8)), Source("grey", (1, 12, 8)), Source("green", (3, 8, 8))]
+    torch.manual_seed(0)
+    config = parse(ModelConfig, with_method({**TINY, "method": method, **settings}))
+    return build_model(sources, config)
+
+
+def random_batch(model: MultiSourceModel, rows: int = 5, seed: int = 0) -> SourceBatch:
+    """A complete batch of noise within the sources' value ranges."""
+    generator = torch.Generator().manual_seed(seed)
+    values = {s.name: s.denormalise(torch.rand(rows, *s.shape, generator=generator)) for s in model.sources}
+    return SourceBatch.complete(values)
+
+
+def lacking(batch: SourceBatch, absent: dict[str, list[int]], filler: float = float("nan")) -> SourceBatch:
+    """The batch with some sources absent from some rows, and garbage where they were."""
+    values = {name: tensor.clone() for name, tensor in batch.values.items()}
+    present = {name: tensor.clone() for name, tensor in batch.present.items()}
+    for name, rows in absent.items():
+        values[name][rows] = filler
+        present[name][rows] = False
+    return SourceBatch(values, present)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run on the embedded set, trained for a few steps."""
+    from msvae import api
+
+    settings = {f"model.{key}": value for key, value in TINY.items()} | TINY_TRAINING
+    config: RunConfig = api.run_config(
+        "colours", "mopoe", settings={**settings, "data.options.variants": 1, "training.steps": 40}
+    )
+    return train_run(config, tmp_path_factory.mktemp("runs") / "tiny")
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def msvae(tmp_path: Path) -> Command:
+    """Runs the real command in an empty folder."""
+
+    def run(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", "from msvae.cli.main import main; main()", *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"},
+            check=False,
+        )
+        assert done.returncode == code, done.stderr[-3000:]
+        return done
+
+    return run

@@ -1,0 +1,95 @@
+"""Networks of every kind, for images of any size and channel count."""
+
+import pytest
+import torch
+from torch import nn
+
+from msvae.errors import ConfigError, SourceError
+from msvae.networks import NETWORKS, SourceNetworks
+from msvae.networks.blocks import pyramid
+from msvae.source import Source
+
+SHAPES = [(1, 8, 8), (3, 28, 28), (2, 32, 32), (6, 33, 47), (3, 9, 64), (1, 256, 256)]
+
+
+@pytest.mark.parametrize("kind", list(NETWORKS))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_image_comes_back_in_its_own_shape(kind: str, shape: tuple[int, int, int]) -> None:
+    networks = SourceNetworks([Source("x", shape)], 10, 5, kind=kind, width=4)
+    values = torch.rand(2, *shape)
+    mean, log_variance = networks.encode("x", values)
+    assert mean.shape == log_variance.shape == (2, 5)
+    assert networks.decode("x", mean).shape == values.shape
+    maps = networks.maps("x", values)
+    assert (maps is None) == (kind == "mlp")
+
+
+def test_vectors_go_through_the_fully_connected_pair() -> None:
+    networks = SourceNetworks([Source("v", (7,))], 10, 5, kind="mlp", width=4)
+    mean, _ = networks.encode("v", torch.rand(3, 7))
+    assert networks.decode("v", mean).shape == (3, 7)
+
+
+def test_categorical_sources_enter_one_hot_and_leave_as_logits() -> None:
+    source = Source("labels", (1, 8, 8), likelihood="categorical", categories=4)
+    networks = SourceNetworks([source], 10, 5, width=4)
+    mean, _ = networks.encode("labels", torch.randint(0, 4, (3, 1, 8, 8)).float())
+    assert networks.decode("labels", mean).shape == (3, 4, 8, 8)
+
+
+def test_a_shared_trunk_has_fewer_parameters_but_tells_sources_apart() -> None:
+    sources = [Source(name, (3, 16, 16)) for name in ("a", "b", "c")]
+
+    def build(shared: bool) -> SourceNetworks:
+        return SourceNetworks(sources, 10, 5, width=8, shared_trunk=shared)
+
+    separate, shared = build(False), build(True)
+
+    def size(module: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    assert size(shared) < 0.5 * size(separate)
+    with torch.no_grad():
+        for name, parameter in shared.named_parameters():
+            if "table" in name:
+                parameter.normal_()
+    values = torch.rand(2, 3, 16, 16)
+    assert not torch.allclose(shared.encode("a", values)[0], shared.encode("b", values)[0])
+    code = torch.randn(2, 5)
+    assert not torch.allclose(shared.decode("a", code), shared.decode("b", code))
+
+
+def test_sources_of_other_shapes_keep_their_own_pair_beside_a_shared_trunk() -> None:
+    sources = [Source("a", (3, 16, 16)), Source("b", (3, 16, 16)), Source("c", (1, 8, 8))]
+    networks = SourceNetworks(sources, 10, 5, width=4, shared_trunk=True)
+    assert networks.trunk_of == {"a": "a", "b": "a", "c": "c"}
+
+
+def test_own_modules_are_used_and_their_shapes_checked() -> None:
+    source = Source("x", (1, 4, 4))
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
+    decoder = nn.Sequential(nn.Linear(5, 16), nn.Unflatten(1, (1, 4, 4)))
+    networks = SourceNetworks([source], 10, 5, kind="custom", custom={"x": (encoder, decoder)})
+    mean, _ = networks.encode("x", torch.rand(3, 1, 4, 4))
+    assert networks.decode("x", mean).shape == (3, 1, 4, 4)
+    assert networks.maps("x", torch.rand(3, 1, 4, 4)) is None
+    wrong = SourceNetworks([source], 10, 5, kind="custom", custom={"x": (encoder, nn.Linear(5, 16))})
+    with pytest.raises(SourceError, match=r"'x': its decoder must give \(1, 4, 4\)"):
+        wrong.decode("x", mean)
+    with pytest.raises(SourceError, match="Did you mean 'x'"):
+        SourceNetworks([source], 10, 5, custom={"xx": (encoder, decoder)})
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 16), (3, 300, 16), (5,)])
+def test_shapes_out_of_range_are_refused_by_name(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="Source 'x'"):
+        SourceNetworks([Source("x", shape)], 10, 5)
+
+
+def test_unknown_networks_name_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'residual'"):
+        SourceNetworks([Source("x", (3, 8, 8))], 10, 5, kind="residul")
+
+
+def test_pyramid_rounds_up() -> None:
+    assert pyramid(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]

@@ -1,0 +1,92 @@
+"""Sources and batches: what fits, and clear errors for what does not."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from msvae.errors import SourceError
+from msvae.source import Source, SourceBatch, check_batch
+
+BLUE, DEPTH = Source("blue", (3, 8, 8)), Source("depth", (1, 8, 8), value_range=(0.0, 10.0))
+
+
+def batch(**replaced: Any) -> SourceBatch:
+    return SourceBatch.complete({"blue": torch.rand(4, 3, 8, 8), "depth": 10 * torch.rand(4, 1, 8, 8), **replaced})
+
+
+def test_a_fitting_batch_passes() -> None:
+    check_batch(batch(), [BLUE, DEPTH])
+    check_batch(batch().rows(slice(0, 1)), [BLUE, DEPTH])
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"bleu": torch.rand(4, 3, 8, 8)}, "'bleu'.*Did you mean 'blue'"),
+        ({"blue": torch.rand(4, 1, 8, 8)}, r"'blue': expected images of shape \(3, 8, 8\), got \(1, 8, 8\)"),
+        ({"blue": torch.zeros(4, 3, 8, 8, dtype=torch.uint8)}, "'blue'.*floating-point.*uint8.*Divide by 255"),
+        ({"depth": torch.full((4, 1, 8, 8), 11.0)}, r"'depth': expected values in \[0, 10\], got \[11, 11\]"),
+        ({"blue": torch.full((4, 3, 8, 8), float("nan"))}, "'blue': NaN in a present value"),
+        ({"blue": torch.full((4, 3, 8, 8), float("inf"))}, "'blue': expected values in"),
+        ({"blue": torch.rand(3, 3, 8, 8)}, "'depth': 4 rows of values .* 3 rows"),
+    ],
+)
+def test_what_does_not_fit_is_named(replaced: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        check_batch(batch(**replaced), [BLUE, DEPTH])
+
+
+def test_garbage_in_absent_values_is_not_looked_at() -> None:
+    given = batch()
+    given.values["blue"][1] = float("nan")
+    given.values["blue"][2] = 1e9
+    given.present["blue"][1:3] = False
+    check_batch(given, [BLUE, DEPTH])
+
+
+def test_rows_without_a_source_are_named() -> None:
+    given = batch()
+    given.present["blue"][2] = False
+    given.present["depth"][2] = False
+    with pytest.raises(SourceError, match=r"Row 2 .* no present source"):
+        check_batch(given, [BLUE, DEPTH])
+    check_batch(given, [BLUE, DEPTH], allow_empty_rows=True)
+
+
+def test_empty_batches_are_refused() -> None:
+    with pytest.raises(SourceError, match="no rows"):
+        check_batch(SourceBatch.complete({"blue": torch.rand(0, 3, 8, 8)}), [BLUE])
+    with pytest.raises(SourceError, match="no source"):
+        check_batch(SourceBatch({}, {}), [BLUE])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "a/b"}, "letters"),
+        ({"shape": (3, 8)}, "shape"),
+        ({"shape": (0, 8, 8)}, "shape"),
+        ({"likelihood": "gauss"}, "known: normal"),
+        ({"value_range": (1.0, 1.0)}, "low < high"),
+        ({"scale": 0.0}, "scale > 0"),
+        ({"likelihood": "categorical"}, "categories >= 2"),
+        ({"likelihood": "categorical", "categories": 4}, "one channel"),
+    ],
+)
+def test_impossible_sources_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        Source(**{"name": "blue", "shape": (3, 8, 8), **fields})
+
+
+def test_sources_survive_the_way_through_json() -> None:
+    source = Source("labels", (1, 8, 8), likelihood="categorical", categories=5)
+    assert Source.from_dict(source.to_dict()) == source
+    with pytest.raises(SourceError, match="Did you mean 'scale'"):
+        Source.from_dict({"name": "a", "shape": [3, 8, 8], "scal": 1})
+
+
+def test_normalising_is_undone() -> None:
+    values = 10 * torch.rand(3, 1, 8, 8)
+    assert DEPTH.normalise(values).max() <= 1
+    torch.testing.assert_close(DEPTH.denormalise(DEPTH.normalise(values)), values)

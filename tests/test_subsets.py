@@ -1,0 +1,78 @@
+"""Subset algebra, for any number of sources and any presence."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msvae.errors import SourceError
+from msvae.subsets import all_subsets, contained, named_subsets, normalised_weights, random_subset, subset_label
+
+presences = (
+    st.integers(1, 6)
+    .flatmap(
+        lambda sources: st.lists(st.lists(st.booleans(), min_size=sources, max_size=sources), min_size=1, max_size=8)
+    )
+    .map(lambda rows: torch.tensor(rows).T)
+)
+
+
+@given(st.integers(1, 10))
+def test_all_subsets_are_there_once_and_none_is_empty(sources: int) -> None:
+    subsets = all_subsets(sources)
+    assert subsets.shape == (2**sources - 1, sources)
+    assert len(subsets.unique(dim=0)) == len(subsets)
+    assert bool(subsets.any(dim=1).all())
+
+
+@settings(deadline=None)
+@given(presences)
+def test_contained_is_set_inclusion(present: torch.Tensor) -> None:
+    subsets = all_subsets(len(present))
+    table = contained(subsets, present)
+    for row in range(present.shape[1]):
+        has = set(present[:, row].nonzero().squeeze(1).tolist())
+        for index, subset in enumerate(subsets):
+            assert bool(table[index, row]) == (set(subset.nonzero().squeeze(1).tolist()) <= has)
+    assert torch.equal(table.sum(dim=0), 2 ** present.sum(dim=0) - 1)
+
+
+@settings(deadline=None)
+@given(presences, st.integers(0, 1000), st.booleans())
+def test_random_subsets_lie_within_what_is_present(present: torch.Tensor, seed: int, allow_empty: bool) -> None:
+    subset = random_subset(present, torch.Generator().manual_seed(seed), allow_empty=allow_empty)
+    assert not bool((subset & ~present).any())
+    if not allow_empty:
+        assert torch.equal(subset.any(dim=0), present.any(dim=0))
+
+
+def test_random_subset_sizes_are_uniform_and_sources_equally_frequent() -> None:
+    present = torch.ones(4, 40_000, dtype=torch.bool)
+    subset = random_subset(present, torch.Generator().manual_seed(0))
+    sizes = torch.bincount(subset.sum(dim=0), minlength=5).double() / 40_000
+    torch.testing.assert_close(sizes, torch.tensor([0, 0.25, 0.25, 0.25, 0.25]).double(), atol=0.012, rtol=0)
+    frequency = subset.double().mean(dim=1)
+    torch.testing.assert_close(frequency, torch.full((4,), 0.625).double(), atol=0.012, rtol=0)
+
+
+@given(presences, st.lists(st.floats(0, 10), min_size=6, max_size=6))
+def test_normalised_weights_sum_to_one_where_there_is_weight(present: torch.Tensor, weights: list[float]) -> None:
+    vector = torch.tensor(weights[: len(present)], dtype=torch.float64)
+    spread = normalised_weights(vector, present)
+    total = (vector[:, None] * present).sum(dim=0)
+    sums = spread.sum(dim=0)
+    torch.testing.assert_close(sums[total > 1e-6], torch.ones_like(sums[total > 1e-6]))
+    assert bool((sums[total == 0] == 0).all())
+    assert bool((spread[~present] == 0).all())
+
+
+def test_names() -> None:
+    assert named_subsets(["a", "b"]) == [("a",), ("b",), ("a", "b")]
+    assert named_subsets(["a", "b", "c"], 2) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert subset_label(("a", "b")) == "a+b"
+
+
+@pytest.mark.parametrize("count", [0, 17])
+def test_too_many_subsets_are_refused(count: int) -> None:
+    with pytest.raises(SourceError, match="1 to 16"):
+        all_subsets(count)

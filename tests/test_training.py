@@ -1,0 +1,257 @@
+"""The loop: length, resume bit for bit, Ctrl-C, kill -9, NaN, and checkpoints that were tampered with."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import TINY, TINY_TRAINING
+from msvae import api
+from msvae.config import RunConfig
+from msvae.errors import CheckpointError, Interrupted, NonFiniteError
+from msvae.likelihoods import LIKELIHOODS
+from msvae.source import Source
+from msvae.training import loop
+from msvae.training.checkpoint import RunFolder
+from msvae.training.files import sha256, write_json
+from msvae.training.run import Run, open_run, resume_run, train_run
+from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate
+
+
+def config(**settings: object) -> RunConfig:
+    base = {f"model.{key}": value for key, value in TINY.items()} | TINY_TRAINING
+    return api.run_config(settings={**base, "data.options.variants": 1, **settings})
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    folder = RunFolder(path).latest()
+    return {**load_file(folder / "model.safetensors"), **load_file(folder / "training.safetensors")}
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path: Path) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train_run(config(**{"training.steps": 12, "training.seed": seed}), tmp_path / name)
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stopped_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    settings = config(**{"training.steps": 24, "training.precision": precision, "data.missing": 0.4})
+    train_run(settings, tmp_path / "straight")
+    original = loop.BatchOrder.__call__
+
+    def ask_to_stop(self: BatchOrder, step: int) -> torch.Tensor:
+        if step == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.BatchOrder, "__call__", ask_to_stop)
+        with pytest.raises(Interrupted, match=r"step 11.*--resume"):
+            train_run(settings, tmp_path / "stopped")
+    assert RunFolder(tmp_path / "stopped").state().step == 11
+    resume_run(tmp_path / "stopped")
+    assert_same_weights(tmp_path / "straight", tmp_path / "stopped")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
+    straight = [json.loads(line)["step"] for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == straight
+
+
+def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """kill -9 in the middle of an epoch, with a checkpoint every few steps."""
+    words = ["train", "colours", "--method", "mopoe", "--steps", "400", "--out", str(tmp_path / "killed")]
+    plain = {**{f"model.{k}": v for k, v in TINY.items()}, **TINY_TRAINING}
+    plain |= {"data.options.variants": 1, "training.checkpoint_seconds": 0.2}
+    for key, value in plain.items():
+        words += ["--set", f"{key}={value}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from msvae.cli.main import main; main()", *words]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder, deadline = RunFolder(tmp_path / "killed"), time.monotonic() + 120
+    while len(folder.checkpoints()) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped_at = folder.state().step
+    assert 0 < stopped_at < 400
+    assert not folder.state().finished
+    resume_run(tmp_path / "killed")
+    train_run(api.run_config(method="mopoe", settings={**plain, "training.steps": 400}), tmp_path / "straight")
+    assert_same_weights(tmp_path / "straight", tmp_path / "killed")
+
+
+def test_a_budget_becomes_steps_and_the_same_steps_give_the_same_weights(tmp_path: Path) -> None:
+    settings = {"training.budget": 1.5, "training.warmup_steps": 40}
+    budget = train_run(config(**settings), tmp_path / "budget")
+    state = budget.folder.state()
+    assert state.total_steps == state.step > 0
+    settings = {"training.steps": state.step, "training.warmup_steps": 40}
+    train_run(config(**settings), tmp_path / "steps")
+    if state.step > 40:  # a faster start than this is measured within the warm-up
+        assert_same_weights(tmp_path / "budget", tmp_path / "steps")
+
+
+def test_accumulation_computes_the_same_gradient(tmp_path: Path) -> None:
+    """In parts or at once: only the sampling noise differs."""
+    for parts in (1, 4):
+        settings = {"training.steps": 6, "training.accumulation": parts, "training.ema_decay": 0.0}
+        train_run(config(**settings), tmp_path / str(parts))
+    logs = [json.loads((tmp_path / str(parts) / "metrics.jsonl").read_text().splitlines()[-1]) for parts in (1, 4)]
+    assert logs[0]["validation/loss"] == pytest.approx(logs[1]["validation/loss"], rel=0.05)
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(**{"training.steps": 40, "training.checkpoint_seconds": 0.0})
+    calls = {"count": 0}
+    honest = LIKELIHOODS["laplace"].log_prob
+
+    def poisoned(raw: torch.Tensor, values: torch.Tensor, source: Source) -> torch.Tensor:
+        calls["count"] += source.name == "yellow"
+        score = honest(raw, values, source)
+        return score * float("nan") if source.name == "yellow" and calls["count"] > 8 else score
+
+    monkeypatch.setattr(LIKELIHOODS["laplace"], "log_prob", poisoned)
+    with pytest.raises(NonFiniteError, match=r"source 'yellow' is not finite.*last good checkpoint is step-"):
+        train_run(settings, tmp_path / "run")
+    monkeypatch.undo()
+    stored = open_run(tmp_path / "run")
+    assert all(bool(torch.isfinite(p).all()) for p in stored.model.parameters())
+
+
+def test_weights_that_ran_away_are_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match="not finite"):
+        train_run(config(**{"training.steps": 30, "training.learning_rate": 1e30}), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").checkpoints() == []
+
+
+def test_an_existing_folder_is_not_touched(tiny_run: Run, tmp_path: Path) -> None:
+    before = sha256(tiny_run.folder.latest() / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"already holds a run.*--resume"):
+        train_run(config(**{"training.steps": 1}), tiny_run.folder.path)
+    assert sha256(tiny_run.folder.latest() / "model.safetensors") == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="not empty"):
+        train_run(config(**{"training.steps": 1}), tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def copied(tiny_run: Run, tmp_path: Path) -> RunFolder:
+    shutil.copytree(tiny_run.folder.path, tmp_path / "copy")
+    return RunFolder(tmp_path / "copy")
+
+
+def test_damaged_weights_are_noticed(copied: RunFolder) -> None:
+    file = copied.latest() / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        open_run(copied.path)
+    file.write_bytes(bytes(content[:100]))
+    with pytest.raises(CheckpointError, match="damaged"):
+        open_run(copied.path)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="lacks"):
+        open_run(copied.path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoint.json"])
+def test_damaged_or_newer_descriptions_are_noticed(copied: RunFolder, name: str) -> None:
+    file = copied.path / name if name == "config.json" else copied.latest() / name
+    content = json.loads(file.read_text())
+    write_json(file, {**content, "format_version": 99})
+    with pytest.raises(CheckpointError, match=r"version 99.*Upgrade"):
+        open_run(copied.path)
+    file.write_text(json.dumps(content)[:50])
+    with pytest.raises(CheckpointError, match="damaged"):
+        open_run(copied.path)
+
+
+def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no run"):
+        open_run(tmp_path / "nothing")
+
+
+def test_a_finished_run_is_opened_not_trained(tiny_run: Run) -> None:
+    before = sha256(tiny_run.folder.latest() / "training.safetensors")
+    assert isinstance(resume_run(tiny_run.folder.path), Run)
+    assert sha256(tiny_run.folder.latest() / "training.safetensors") == before
+
+
+def test_an_opened_run_answers_like_the_trained_one(tiny_run: Run) -> None:
+    batch = tiny_run.data().split("test").batch(slice(0, 4))
+    opened = open_run(tiny_run.folder.path)
+    first, second = (run.model.sample(batch, mode="mean").values["blue"] for run in (tiny_run, opened))
+    torch.testing.assert_close(first, second)
+    one, two = (run.model.draw(5, torch.Generator().manual_seed(0)) for run in (tiny_run, opened))
+    torch.testing.assert_close(one, two)
+
+
+def test_the_users_random_state_is_left_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train_run(config(**{"training.steps": 2}), tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_batch_order_covers_an_epoch_once_and_depends_on_the_seed() -> None:
+    order = BatchOrder(100, 16, seed=1)
+    rows = torch.cat([order(step) for step in range(6)])
+    assert len(rows.unique()) == 96
+    assert not torch.equal(order(0), order(6))
+    assert torch.equal(order(3), BatchOrder(100, 16, seed=1)(3))
+    assert not torch.equal(order(3), BatchOrder(100, 16, seed=2)(3))
+    assert len(BatchOrder(5, 16, seed=0)(0)) == 5
+
+
+def test_learning_rate_warms_up_and_falls_to_one_percent() -> None:
+    rates = [learning_rate(step, 1.0, 10, 100) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[10] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.01)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert [learning_rate(s, 1.0, 10, None) for s in range(10)] == rates[:10]
+
+
+def test_the_budget_meter_divides_what_is_left_by_the_mean_step() -> None:
+    meter = BudgetMeter(100.0, skip=2, count=4)
+    answers = [meter.add(seconds) for seconds in (5.0, 3.0, 1.0, 1.0, 2.0, 2.0)]
+    assert answers[:5] == [None] * 5
+    assert answers[5] == 6 + int((100 - 14) / 1.5)
+    assert BudgetMeter(1.0).add(0.9) == 1
+
+
+def test_seeds_of_different_purposes_differ() -> None:
+    seeds = {derived_seed(s, p, n) for s in range(5) for p in ("order", "noise") for n in range(50)}
+    assert len(seeds) == 500
+
+
+def test_the_moving_average_is_one() -> None:
+    average = loop._average_with(0.9)
+    value = [torch.zeros(1)]
+    expected = 0.0
+    for count in range(1, 200):
+        average(value, [torch.ones(1) * count], count)
+        decay = min(0.9, (1 + count) / (10 + count))
+        expected = decay * expected + (1 - decay) * count
+    assert float(value[0]) == pytest.approx(expected, rel=1e-5)
