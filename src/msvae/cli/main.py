@@ -34,13 +34,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def settings(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         print(f"msvae {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def settings(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version  # its callback has answered
 
 
 working.register(app)

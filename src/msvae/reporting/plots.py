@@ -42,7 +42,7 @@ def loss_curves(records: list[dict[str, float]]) -> str:
         axes.set_facecolor("none")
     figure.set_facecolor("none")
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     return text[text.index("<svg") :].replace("#000000", "currentColor")
 

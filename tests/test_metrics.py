@@ -1,0 +1,139 @@
+"""Metrics against independent implementations and hand-made cases."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import random_batch, tiny_model
+from msvae.data import DataSet
+from msvae.evaluation import evaluate_model
+from msvae.evaluation.verifier import train_classifier
+from msvae.metrics import (
+    Verdict,
+    class_entropy,
+    conditional_coherence,
+    frechet_distance,
+    joint_coherence,
+    linear_probe,
+    pixel_quality,
+    within_class_variance,
+)
+from msvae.source import Source
+
+
+def test_frechet_distance_has_its_closed_forms() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(500, 4, generator=generator, dtype=torch.float64)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(features, features + 3) == pytest.approx(4 * 9, rel=1e-6)
+    scaled = frechet_distance(features, 2 * features)
+    covariance = torch.cov(features.T)
+    shift = features.mean(dim=0).square().sum()
+    assert scaled == pytest.approx(float(shift + covariance.trace()), rel=1e-6)
+    with pytest.raises(ValueError, match="two rows"):
+        frechet_distance(features[:1], features)
+
+
+def test_frechet_distance_agrees_with_the_general_matrix_root() -> None:
+    from scipy.linalg import sqrtm
+
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(300, 5)), rng.normal(size=(200, 5)) @ rng.normal(size=(5, 5))
+    first, second = np.cov(one.T), np.cov(two.T)
+    gap = one.mean(0) - two.mean(0)
+    expected = gap @ gap + np.trace(first + second - 2 * np.real(sqrtm(first @ second)))
+    assert frechet_distance(torch.from_numpy(one), torch.from_numpy(two)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_psnr_is_its_formula_and_ssim_is_one_for_equals() -> None:
+    source = Source("x", (3, 16, 16), value_range=(0.0, 4.0))
+    truth = 4 * torch.rand(5, 3, 16, 16)
+    noisy = (truth + 0.2 * torch.randn_like(truth)).clamp(0, 4)
+    errors = ((noisy - truth) / 4).square().flatten(1).mean(dim=1)
+    quality = pixel_quality(noisy, truth, source)
+    assert quality.psnr == pytest.approx(float((-10 * errors.log10()).mean()), rel=1e-5)
+    perfect = pixel_quality(truth, truth.clone(), source)
+    assert perfect.ssim == pytest.approx(1.0, abs=1e-5)
+    assert quality.ssim is not None
+    assert quality.ssim < 0.999
+    assert pixel_quality(torch.rand(3, 7), torch.rand(3, 7), Source("v", (7,))).ssim is None
+    assert pixel_quality(torch.rand(3, 1, 8, 8), torch.rand(3, 1, 8, 8), Source("s", (1, 8, 8))).ssim is not None
+
+
+def verdict(classes: list[int], sure: float = 0.9, features: torch.Tensor | None = None) -> Verdict:
+    probabilities = torch.full((len(classes), 4), (1 - sure) / 3)
+    probabilities[torch.arange(len(classes)), torch.tensor(classes)] = sure
+    return Verdict(probabilities, torch.zeros(len(classes), 2) if features is None else features)
+
+
+def test_coherence_counts_right_and_sure_answers() -> None:
+    labels = torch.tensor([0, 1, 2, 3])
+    assert conditional_coherence(verdict([0, 1, 2, 0]), labels) == 0.75
+    assert conditional_coherence(verdict([0, 1, 2, 3], sure=0.4), labels) == 0.0
+    assert joint_coherence([verdict([0, 1, 2]), verdict([0, 1, 3]), verdict([0, 2, 3])]) == pytest.approx(1 / 3)
+    assert joint_coherence([verdict([0, 1]), verdict([0, 1], sure=0.45)]) == 0.0
+
+
+def test_class_entropy_is_a_share_of_its_maximum() -> None:
+    assert class_entropy([verdict([0, 1, 2, 3])]) == pytest.approx(1.0)
+    assert class_entropy([verdict([2, 2, 2])]) == pytest.approx(0.0)
+    assert class_entropy([verdict([0, 1]), verdict([0, 1])]) == pytest.approx(math.log(2) / math.log(4))
+
+
+def test_within_class_variance_is_relative_to_real_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    classes = [0, 1] * 50
+    features = torch.randn(100, 2, generator=generator) + 10 * torch.tensor(classes)[:, None]
+    real = verdict(classes, features=features)
+    centres = 10.0 * torch.tensor(classes)[:, None]
+    assert within_class_variance(real, real) == pytest.approx(1.0)
+    halved = verdict(classes, features=centres + 0.5 * (features - centres))
+    assert within_class_variance(halved, real) == pytest.approx(0.25, rel=1e-4)
+    assert within_class_variance(verdict(classes, features=centres.expand(-1, 2)), real) == pytest.approx(0.0)
+
+
+def test_the_linear_probe_finds_what_is_linear_and_nothing_in_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(600, 5, generator=generator)
+    labels = (codes[:, 2] > 0).long()
+    assert linear_probe(codes[:400], labels[:400], codes[400:], labels[400:]) > 0.95
+    noise = torch.randn(600, 5, generator=generator)
+    assert linear_probe(noise[:400], labels[:400], noise[400:], labels[400:]) < 0.65
+
+
+def test_the_verifier_learns_real_digits(digits: DataSet) -> None:
+    classifier = train_classifier(digits.split("train"), "blue", 10, seed=0, steps=150)
+    test = digits.split("test")
+    accuracy = conditional_coherence(classifier.look(test.all().values["blue"]), test.labels)
+    assert accuracy > 0.85
+    shuffled = conditional_coherence(classifier.look(test.all().values["blue"]), test.labels.roll(1))
+    assert shuffled < 0.3
+
+
+def test_an_untrained_model_scores_badly(digits: DataSet) -> None:
+    """No figure flatters: coherence of an untrained model is near chance, and its ceilings are those of real rows."""
+    model = tiny_model("mopoe", digits.sources)
+    figures = evaluate_model(model, digits)
+    assert figures["conditional_coherence"]["1"] < 0.2
+    assert figures["sources"]["blue"]["psnr"] < 15
+    assert figures["sources"]["blue"]["single_psnr"] is None
+    assert figures["ceilings"]["joint_coherence"] > 0.85
+    assert set(figures["conversion"]) == {
+        *("blue->yellow", "blue->green", "yellow->blue", "yellow->green", "green->blue", "green->yellow"),
+        *("blue+yellow->green", "blue+green->yellow", "yellow+green->blue"),
+    }
+
+
+def test_sets_without_labels_get_pixel_figures_alone() -> None:
+    from msvae.data import complete_rows
+
+    model = tiny_model()
+    images = {name: values.numpy() for name, values in random_batch(model, rows=12).values.items()}
+    rows = complete_rows(model.sources, images)
+    data = DataSet("own", {"train": rows, "test": rows}, shared_content=True)
+    figures = evaluate_model(model, data)
+    assert figures["joint_coherence"] is None
+    assert figures["conditional_coherence"] == {"1": None, "2": None}
+    assert figures["conversion"]["blue->grey"]["psnr"] > 0

@@ -1,0 +1,158 @@
+"""Every question, in Python, on a trained run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import msvae
+from conftest import lacking
+from msvae.data.images import write_images
+from msvae.errors import ConfigError, DataError, SourceError
+from msvae.source import SourceBatch
+from msvae.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_run: Run) -> SourceBatch:
+    return tiny_run.data().split("test").batch(slice(0, 4))
+
+
+def test_images_can_be_given_in_many_ways(tiny_run: Run, rows: SourceBatch, tmp_path: Path) -> None:
+    images = rows.values["blue"]
+    source = tiny_run.model.sources[0]
+    write_images(tmp_path / "blue", images, source, ["a", "b", "c", "d"])
+    expected = msvae.convert(tiny_run, rows.select(["blue"]), "green")["green"]
+    ways = [
+        (tiny_run.model, {"blue": images}),
+        (tiny_run.folder.path, {"blue": images.numpy()}),
+        (str(tiny_run.folder.path), {"blue": images.double().numpy()}),
+        (tiny_run, {"blue": tmp_path / "blue"}),
+        (tiny_run, {"blue": str(tmp_path / "blue")}),
+    ]
+    for run, given in ways:
+        answer = msvae.convert(run, given, to="green")["green"]
+        torch.testing.assert_close(answer, expected, atol=2e-3, rtol=0)
+    single = msvae.convert(tiny_run, {"blue": images[0]}, to="green")["green"]
+    torch.testing.assert_close(single, expected[:1], atol=1e-5, rtol=0)
+
+
+def test_bad_images_are_named(tiny_run: Run, rows: SourceBatch) -> None:
+    images = rows.values["blue"]
+    for given, message in (
+        ({"bleu": images}, "Did you mean 'blue'"),
+        ({"blue": (images * 255).byte()}, "'blue'.*uint8"),
+        ({"blue": images[:, :1]}, "'blue': expected images of shape"),
+        ({"blue": images * 3}, "'blue': expected values in"),
+        ({"blue": images, "green": images[:2]}, "'green': 2 rows"),
+        ({"blue": images, "green": "file.png"}, "'green': give paths for all"),
+        ({}, "No image is given"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            msvae.convert(tiny_run, given)
+    with pytest.raises(DataError, match="no file or folder"):
+        msvae.convert(tiny_run, {"blue": "nothing.png"})
+
+
+def test_convert_gives_all_others_by_default(tiny_run: Run, rows: SourceBatch) -> None:
+    assert set(msvae.convert(tiny_run, rows.select(["blue"]))) == {"yellow", "green"}
+    assert len(msvae.convert(tiny_run, rows.select(["blue"]), "green", n=3, mode="sample")["green"]) == 12
+    with pytest.raises(SourceError, match="All sources are given"):
+        msvae.convert(tiny_run, rows)
+    with pytest.raises(SourceError, match="Did you mean 'green'"):
+        msvae.convert(tiny_run, rows, "gren")
+
+
+@pytest.mark.parametrize("by", ["mean", "pyramid", "product", "barycenter", "own"])
+def test_fusion_identities(tiny_run: Run, rows: SourceBatch, by: str) -> None:
+    """Weight 0 removes a source exactly; one-hot weights reproduce it."""
+    two, three = {"blue": 0.3, "green": 0.7}, {"blue": 0.3, "yellow": 0.0, "green": 0.7}
+    removed = msvae.fuse(tiny_run, rows.select(["blue", "green"]), two, by)
+    kept = msvae.fuse(tiny_run, rows, three, by)
+    for name in removed:
+        assert torch.equal(removed[name], kept[name])
+    one_hot = msvae.fuse(tiny_run, rows, {"yellow": 5.0}, by)
+    if "fused" in one_hot:
+        torch.testing.assert_close(one_hot["fused"], rows.values["yellow"])
+    else:
+        batch = rows.select(["yellow"])
+        alone = tiny_run.model.decode(tiny_run.model.encode(batch, rule=by, weights={"yellow": 1.0}).mean)
+        for name in one_hot:
+            torch.testing.assert_close(one_hot[name], alone.values[name])
+
+
+def test_one_hot_fusion_in_latent_space_is_the_reconstruction(tiny_run: Run, rows: SourceBatch) -> None:
+    rebuilt = msvae.reconstruct(tiny_run, rows.select(["yellow"]))["yellow"]
+    fused = msvae.fuse(tiny_run, rows, {"yellow": 1.0}, "own", "yellow")["yellow"]
+    torch.testing.assert_close(fused, rebuilt)
+
+
+def test_fusion_refuses_what_it_cannot_do(tiny_run: Run, rows: SourceBatch) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'pyramid'"):
+        msvae.fuse(tiny_run, rows, by="pyramids")
+    hole = lacking(rows, {"blue": [1]}, 0.0)
+    with pytest.raises(SourceError, match="'blue' is absent from some rows"):
+        msvae.fuse(tiny_run, hole, by="mean")
+
+
+def test_a_walk_begins_and_ends_at_its_rows(tiny_run: Run, rows: SourceBatch) -> None:
+    first, last = rows.rows(slice(0, 1)), rows.rows(slice(1, 2))
+    walk = msvae.interpolate(tiny_run, first, last, steps=5)
+    for name in walk:
+        assert walk[name].shape[0] == 5
+        torch.testing.assert_close(walk[name][:1], msvae.reconstruct(tiny_run, first)[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(walk[name][-1:], msvae.reconstruct(tiny_run, last)[name], atol=1e-5, rtol=0)
+    with pytest.raises(ConfigError, match="2 steps"):
+        msvae.interpolate(tiny_run, first, last, steps=1)
+    with pytest.raises(SourceError, match="1 rows at the start, 4 at the end"):
+        msvae.interpolate(tiny_run, first, rows)
+
+
+def test_weight_paths_are_one_hot_at_each_source() -> None:
+    path = msvae.weight_path(["a", "b", "c"], 5)
+    assert path[0] == {"a": 1.0, "b": 0.0, "c": 0.0}
+    assert path[2] == {"a": 0.0, "b": 1.0, "c": 0.0}
+    assert path[4] == {"a": 0.0, "b": 0.0, "c": 1.0}
+    assert all(sum(weights.values()) == pytest.approx(1.0) for weights in path)
+    with pytest.raises(ConfigError):
+        msvae.weight_path(["a"], 5)
+
+
+def test_generation_is_repeatable(tiny_run: Run) -> None:
+    first, second = msvae.generate(tiny_run, 3, seed=1), msvae.generate(tiny_run, 3, seed=1)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["blue"], msvae.generate(tiny_run, 3, seed=2)["blue"])
+    assert not torch.equal(first["blue"], msvae.generate(tiny_run, 3, from_prior=True, seed=1)["blue"])
+    with pytest.raises(ConfigError, match="n >= 1"):
+        msvae.generate(tiny_run, 0)
+
+
+def test_imputation_changes_nothing_that_was_there(tiny_run: Run, rows: SourceBatch) -> None:
+    hole = lacking(rows, {"blue": [1, 2], "green": [2]})
+    whole = msvae.impute(tiny_run, hole, n=4)
+    assert whole.filled["blue"].tolist() == [False, True, True, False]
+    assert torch.equal(whole.images["blue"][[0, 3]], rows.values["blue"][[0, 3]])
+    assert torch.equal(whole.images["yellow"], rows.values["yellow"])
+    assert bool(torch.isfinite(whole.images["blue"]).all())
+    assert whole.spread is not None
+    assert float(whole.spread["blue"][0].max()) == 0
+    assert float(whole.spread["blue"][1].max()) > 0
+    assert msvae.impute(tiny_run, hole).spread is None
+
+
+def test_imputation_of_a_source_that_is_nowhere_given(tiny_run: Run, rows: SourceBatch) -> None:
+    whole = msvae.impute(tiny_run, {"blue": rows.values["blue"].numpy()})
+    assert bool(whole.filled["green"].all())
+    assert whole.images["green"].shape == (4, 3, 32, 32)
+
+
+def test_features(tiny_run: Run, rows: SourceBatch) -> None:
+    features = msvae.features(tiny_run, rows)
+    assert features.pooled.shape == (4, 6)
+    assert not features.pooled.requires_grad
+    assert np.isfinite(features.pooled.numpy()).all()
+
+
+def test_methods_are_listed() -> None:
+    assert {"single", "poe", "moe", "mopoe", "barycenter"} <= set(msvae.methods())
