@@ -38,7 +38,7 @@ def tiny_model(method: str = "mopoe", sources: Sequence[Source] | None = None, *
     """A small model with fixed weights."""
     sources = sources or [Source("blue", (3, 8, 8)), Source("grey", (1, 12, 8)), Source("green", (3, 8, 8))]
     torch.manual_seed(0)
-    config = parse(ModelConfig, with_method({**TINY, "method": method, **settings}))
+    config = parse(ModelConfig, with_method(None, {**TINY, "method": method, **settings}))
     return build_model(sources, config)
 
 

@@ -26,27 +26,17 @@ SETTINGS = [
 
 def test_help_and_version(msvae: Command) -> None:
     text = msvae("--help").stdout
-    for name in (
-        "train",
-        "evaluate",
-        "reconstruct",
-        "convert",
-        "fuse",
-        "interpolate",
-        "generate",
-        "impute",
-        "features",
-    ):
+    questions = ("reconstruct", "convert", "fuse", "interpolate", "generate", "impute", "features")
+    for name in ("train", "evaluate", "report", "demo", *questions):
         assert name in text
         assert "Example" in msvae(name, "--help").stdout
     assert msvae("--version").stdout.startswith("msvae ")
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; import msvae, msvae.cli.main; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+    code = "import sys, msvae.cli.main; print([m for m in ('torch', 'numpy', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_train_evaluate_report(msvae: Command, tmp_path: Path) -> None:
@@ -161,12 +151,20 @@ def test_catalogue(msvae: Command, tmp_path: Path) -> None:
         (["fuse", "RUN", "-g", "blue", "--by", "magic"], "Unknown fusion rule"),
         (["interpolate", "RUN", "-g", "blue", "--rows", "0:3"], "needs two of them; 3 are given"),
         (["generate", "RUN", "--n", "0"], "n >= 1"),
+        (["train", "--resume", "RUN", "--steps", "9"], "takes no others"),
+        (["interpolate", "RUN", "-g", "blue", "-g", "green", "--between", "blue,green", "--by", "mean"], "latent rule"),
+        (
+            ["interpolate", "RUN", "-g", "blue", "--between", "blue,green", "--rows", "1"],
+            "Unknown given source 'green'",
+        ),
+        (["convert", "RUN", "--given", "blue="], "expected a path"),
+        (["train", "-o", "RUN/config.json/x", "--steps", "1"], "Cannot write"),
         (["data", "info", "colors"], "Did you mean 'colours'"),
         (["data", "preview", "colours", "--split", "tset"], "Did you mean 'test'"),
     ],
 )
 def test_bad_input_is_one_clear_paragraph(msvae: Command, run: Path, words: list[str], message: str) -> None:
-    done = msvae(*[run if word == "RUN" else word for word in words], code=2)
+    done = msvae(*[word.replace("RUN", str(run)) for word in words], code=2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2

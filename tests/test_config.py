@@ -21,6 +21,10 @@ from msvae.errors import ConfigError
         ({"data.missing": 1.0}, "'data.missing'.*less than 1"),
         ({"training.precision": "bf17"}, "'training.precision'"),
         ({"model.beta": float("nan")}, "'model.beta'"),
+        ({"training.learning_rate": float("inf")}, "'training.learning_rate'"),
+        ({"model.method": 5}, "Unknown method 5"),
+        ({"data.sources": []}, "'data.sources'"),
+        ({"training.steps": 3, "training.epochs": 2}, "one length; training.steps and training.epochs"),
     ],
 )
 def test_mistakes_are_named(settings: dict[str, Any], message: str) -> None:
@@ -33,7 +37,22 @@ def test_the_users_settings_win_over_the_method_and_options_over_the_file(tmp_pa
     file.write_text("model: {method: poe, latent: 7}\ntraining: {steps: 5}\n")
     config = api.run_config(settings={"model.latent": 9, "model.subsets": "present"}, base=read_yaml(file))
     assert (config.model.fusion, config.model.subsets, config.model.latent) == ("poe", "present", 9)
+    assert config.model.method == "custom"  # it is no longer the preset
     assert config.training.steps == 5
+
+
+def test_a_method_asked_for_replaces_the_parts_of_the_files_method() -> None:
+    base = api.run_config(method="mopoe", settings={"model.latent": 9}).model_dump(mode="json")
+    config = api.run_config(method="poe", base=base)
+    assert (config.model.method, config.model.fusion, config.model.subsets) == ("poe", "poe", "random")
+    assert config.model.latent == 9
+
+
+def test_data_and_lengths_asked_for_replace_those_of_the_file() -> None:
+    base = {"data": {"name": "other", "missing": 0.2}, "training": {"steps": 2, "seed": 4}}
+    config = api.run_config("colours", budget="3s", base=base)
+    assert (config.data.name, config.data.missing) == ("colours", 0.2)
+    assert (config.training.budget, config.training.steps, config.training.seed) == (3, None, 4)
 
 
 def test_settings_survive_the_way_through_json() -> None:

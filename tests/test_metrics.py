@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import random_batch, tiny_model
-from msvae.data import DataSet
+from msvae.data import DataSet, complete_rows
 from msvae.evaluation import evaluate_model
 from msvae.evaluation.verifier import train_classifier
 from msvae.metrics import (
@@ -60,6 +60,13 @@ def test_psnr_is_its_formula_and_ssim_is_one_for_equals() -> None:
     assert quality.ssim < 0.999
     assert pixel_quality(torch.rand(3, 7), torch.rand(3, 7), Source("v", (7,))).ssim is None
     assert pixel_quality(torch.rand(3, 1, 8, 8), torch.rand(3, 1, 8, 8), Source("s", (1, 8, 8))).ssim is not None
+    assert pixel_quality(torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4), Source("s", (1, 4, 4))).ssim is None
+    assert perfect.psnr == 100.0
+    classes = Source("c", (1, 8, 8), likelihood="categorical", categories=3)
+    half = torch.zeros(2, 1, 8, 8)
+    half[0] = 1
+    assert pixel_quality(half, torch.zeros(2, 1, 8, 8), classes).accuracy == 0.5
+    assert pixel_quality(half, torch.zeros(2, 1, 8, 8), classes).psnr is None
 
 
 def verdict(classes: list[int], sure: float = 0.9, features: torch.Tensor | None = None) -> Verdict:
@@ -80,6 +87,10 @@ def test_class_entropy_is_a_share_of_its_maximum() -> None:
     assert class_entropy([verdict([0, 1, 2, 3])]) == pytest.approx(1.0)
     assert class_entropy([verdict([2, 2, 2])]) == pytest.approx(0.0)
     assert class_entropy([verdict([0, 1]), verdict([0, 1])]) == pytest.approx(math.log(2) / math.log(4))
+
+
+def test_one_class_has_no_entropy() -> None:
+    assert class_entropy([Verdict(torch.ones(4, 1), torch.zeros(4, 2))]) is None
 
 
 def test_within_class_variance_is_relative_to_real_images() -> None:
@@ -127,8 +138,6 @@ def test_an_untrained_model_scores_badly(digits: DataSet) -> None:
 
 
 def test_sets_without_labels_get_pixel_figures_alone() -> None:
-    from msvae.data import complete_rows
-
     model = tiny_model()
     images = {name: values.numpy() for name, values in random_batch(model, rows=12).values.items()}
     rows = complete_rows(model.sources, images)
@@ -137,3 +146,20 @@ def test_sets_without_labels_get_pixel_figures_alone() -> None:
     assert figures["joint_coherence"] is None
     assert figures["conditional_coherence"] == {"1": None, "2": None}
     assert figures["conversion"]["blue->grey"]["psnr"] > 0
+
+
+def test_sets_without_any_complete_row_are_tested_as_far_as_they_go() -> None:
+    """Unpaired sources, one of them absent from the test rows: figures that cannot be computed are None."""
+    from dataclasses import replace
+
+    model = tiny_model("poe")
+    images = {name: values.numpy() for name, values in random_batch(model, rows=12).values.items()}
+    rows = complete_rows(model.sources, images, np.arange(12) % 2)
+    turn = torch.arange(12) % 3
+    unpaired = replace(rows, present={name: turn == index for index, name in enumerate(rows.present)})
+    test = replace(unpaired, present={**unpaired.present, "grey": torch.zeros(12, dtype=torch.bool)})
+    figures = evaluate_model(model, DataSet("own", {"train": unpaired, "test": test}, shared_content=True))
+    assert figures["sources"]["blue"]["psnr"] > 0
+    assert figures["sources"]["grey"]["psnr"] is None
+    assert figures["conversion"]["blue->green"]["psnr"] is None
+    assert figures["ceilings"]["joint_coherence"] is None

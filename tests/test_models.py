@@ -6,7 +6,8 @@ from torch import nn
 
 from conftest import lacking, random_batch, tiny_model
 from msvae.errors import ConfigError, SourceError
-from msvae.models import METHODS, JointVAE, MultiSourceModel
+from msvae.models import METHODS, JointVAE, MultiSourceModel, build_model
+from msvae.posterior import Experts
 from msvae.source import Source, SourceBatch
 
 
@@ -185,7 +186,8 @@ def test_single_sources_know_nothing_of_each_other() -> None:
     torch.testing.assert_close(reference, alone)
     converted = model.sample(batch.select(["grey"]), ["blue"], mode="mean").values["blue"]
     assert float((converted - converted[0]).abs().max()) < 1e-6  # the prior's mean, whatever was given
-    with pytest.raises(ConfigError, match="no shared code"):
+    assert model.latent_rules == ("own",)
+    with pytest.raises(ConfigError, match="latent rule 'product'"):
         model.encode(batch, {"blue": 1.0}, rule="product")
 
 
@@ -214,6 +216,41 @@ class Ignorant(nn.Module):
         return self.output.expand(len(inputs), *self.output.shape)
 
 
+def test_a_row_without_any_weighted_source_is_refused(model: MultiSourceModel) -> None:
+    batch = lacking(random_batch(model), {"blue": [2]})
+    with pytest.raises(SourceError, match="Row 2 has none of the sources with a weight"):
+        model.encode(batch, {"blue": 1.0})
+
+
+@pytest.mark.parametrize("scale", [1e39, 1e-50, 3e38])
+def test_weights_of_any_magnitude_are_the_same_weights(model: MultiSourceModel, scale: float) -> None:
+    batch = random_batch(model)
+    extreme = model.encode(batch, {"blue": scale, "green": scale / 2})
+    torch.testing.assert_close(extreme.mean, model.encode(batch, {"blue": 2.0, "green": 1.0}).mean)
+
+
+def test_the_posterior_is_computed_in_full_precision_under_autocast(model: MultiSourceModel) -> None:
+    """Networks may run in bf16; the algebra of the code may not."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 5, model.config.latent)
+    experts = Experts(
+        torch.randn(shape, generator=generator),
+        torch.randn(shape, generator=generator) - 6,
+        torch.ones(3, 5, dtype=torch.bool),
+    )
+    exact = model.fusion(experts)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model.fusion(experts)
+        assert torch.equal(exact.mean, mixed.mean)
+        assert torch.equal(exact.kl_to_standard(), mixed.kl_to_standard())
+
+
+def test_nothing_given_in_mean_mode_is_the_image_of_the_prior_mean(model: MultiSourceModel) -> None:
+    answer = model.sample(n=2, mode="mean").values["blue"]
+    latent = model.draw(1).shape[1]
+    torch.testing.assert_close(answer, model.decode(torch.zeros(2, latent)).values["blue"])
+
+
 @pytest.mark.parametrize("beta", [0.0, 1.0, 2.5])
 def test_the_elbo_is_what_its_formula_says(beta: float) -> None:
     """With networks that ignore their input every term has a closed form."""
@@ -223,7 +260,7 @@ def test_the_elbo_is_what_its_formula_says(beta: float) -> None:
     pair = (Ignorant(torch.cat([mean, log_variance])), Ignorant(raw))
     from msvae.config import ModelConfig
 
-    config = ModelConfig(latent=2, fusion="moe", beta=beta, networks="custom", sampler_components=0)
+    config = ModelConfig(latent=2, fusion="moe", beta=beta, sampler_components=0)
     model = JointVAE([source], config, {"x": pair})
     values = torch.rand(3, 1, 4, 4)
     normal = torch.distributions.Normal(torch.sigmoid(raw), 0.3)
@@ -277,6 +314,14 @@ def test_a_wide_encoder_of_the_users_own_is_refused_by_name() -> None:
     from msvae.config import ModelConfig
 
     pair = (nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), nn.Linear(2, 16))
-    model = JointVAE([Source("x", (1, 4, 4))], ModelConfig(latent=2, networks="custom"), {"x": pair})
-    with pytest.raises(SourceError, match=r"'x': its encoder must give 2 x 2 numbers .* got 10"):
+    model = JointVAE([Source("x", (1, 4, 4))], ModelConfig(latent=2), {"x": pair})
+    with pytest.raises(SourceError, match=r"'x': its encoder must give 4 numbers a row .* got \(10,\)"):
         model.encode(SourceBatch.complete({"x": torch.rand(3, 1, 4, 4)}))
+
+
+def test_a_name_that_belies_its_parts_is_refused() -> None:
+    from msvae.config import ModelConfig
+
+    with pytest.raises(ConfigError, match="Method 'poe' has fusion 'poe', but the settings say 'mopoe'"):
+        build_model([Source("a", (3, 8, 8))], ModelConfig(method="poe"))
+    assert tiny_model("poe", subsets="present").config.method == "custom"

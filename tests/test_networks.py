@@ -62,18 +62,53 @@ def test_a_shared_trunk_has_fewer_parameters_but_tells_sources_apart() -> None:
 def test_sources_of_other_shapes_keep_their_own_pair_beside_a_shared_trunk() -> None:
     sources = [Source("a", (3, 16, 16)), Source("b", (3, 16, 16)), Source("c", (1, 8, 8))]
     networks = SourceNetworks(sources, 10, 5, width=4, shared_trunk=True)
-    assert networks.trunk_of == {"a": "a", "b": "a", "c": "c"}
+    assert networks.trunk_of == {"a": "of_a", "b": "of_a", "c": "of_c"}
+
+
+def test_any_source_name_is_possible() -> None:
+    networks = SourceNetworks([Source("values", (1, 8, 8)), Source("train", (1, 8, 8))], 10, 5, width=4)
+    assert networks.encode("values", torch.rand(2, 1, 8, 8))[0].shape == (2, 5)
+
+
+def test_own_modules_are_copied_so_that_the_users_stay_fresh() -> None:
+    encoder, decoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)), nn.Linear(5, 16)
+    networks = SourceNetworks(
+        [Source("a", (1, 4, 4)), Source("b", (1, 4, 4))],
+        10,
+        5,
+        custom={"a": (encoder, decoder), "b": (encoder, decoder)},
+    )
+    pointers = {parameter.data_ptr() for parameter in networks.parameters()}
+    assert len(pointers) == 8
+    assert not pointers & {parameter.data_ptr() for parameter in encoder.parameters()}
+
+
+def test_log_variances_are_bounded_and_always_have_a_gradient() -> None:
+    source = Source("x", (1, 4, 4))
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
+    networks = SourceNetworks([source], 10, 5, custom={"x": (encoder, nn.Linear(5, 16))})
+    with torch.no_grad():
+        networks.encoders["of_x"][1].bias.fill_(20.0)  # type: ignore[index,union-attr]
+    _, log_variance = networks.encode("x", torch.rand(2, 1, 4, 4))
+    assert float(log_variance.max()) < 12
+    log_variance.sum().backward()
+    assert float(networks.encoders["of_x"][1].bias.grad[5:].abs().min()) > 0  # type: ignore[index,union-attr]
+
+
+def test_unknown_likelihoods_name_the_nearest() -> None:
+    with pytest.raises(SourceError, match=r"'x'.*Did you mean 'laplace'"):
+        SourceNetworks([Source("x", (3, 8, 8), likelihood="laplac")], 10, 5)
 
 
 def test_own_modules_are_used_and_their_shapes_checked() -> None:
     source = Source("x", (1, 4, 4))
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
     decoder = nn.Sequential(nn.Linear(5, 16), nn.Unflatten(1, (1, 4, 4)))
-    networks = SourceNetworks([source], 10, 5, kind="custom", custom={"x": (encoder, decoder)})
+    networks = SourceNetworks([source], 10, 5, custom={"x": (encoder, decoder)})
     mean, _ = networks.encode("x", torch.rand(3, 1, 4, 4))
     assert networks.decode("x", mean).shape == (3, 1, 4, 4)
     assert networks.maps("x", torch.rand(3, 1, 4, 4)) is None
-    wrong = SourceNetworks([source], 10, 5, kind="custom", custom={"x": (encoder, nn.Linear(5, 16))})
+    wrong = SourceNetworks([source], 10, 5, custom={"x": (encoder, nn.Linear(5, 16))})
     with pytest.raises(SourceError, match=r"'x': its decoder must give \(1, 4, 4\)"):
         wrong.decode("x", mean)
     with pytest.raises(SourceError, match="Did you mean 'x'"):

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import msvae
-from conftest import lacking
+from conftest import TINY, TINY_TRAINING, lacking, tiny_model
 from msvae.data.images import write_images
 from msvae.errors import ConfigError, DataError, SourceError
+from msvae.questions import blended_source
 from msvae.source import SourceBatch
 from msvae.training.run import Run
 
@@ -47,6 +48,8 @@ def test_bad_images_are_named(tiny_run: Run, rows: SourceBatch) -> None:
         ({"blue": images * 3}, "'blue': expected values in"),
         ({"blue": images, "green": images[:2]}, "'green': 2 rows"),
         ({"blue": images, "green": "file.png"}, "'green': give paths for all"),
+        ({"blue": None}, "'blue': expected images"),
+        (images, "Expected a SourceBatch"),
         ({}, "No image is given"),
     ):
         with pytest.raises(SourceError, match=message):
@@ -156,3 +159,35 @@ def test_features(tiny_run: Run, rows: SourceBatch) -> None:
 
 def test_methods_are_listed() -> None:
     assert {"single", "poe", "moe", "mopoe", "barycenter"} <= set(msvae.methods())
+
+
+def test_seeds_out_of_range_are_refused(tiny_run: Run) -> None:
+    with pytest.raises(ConfigError, match="Seed"):
+        msvae.generate(tiny_run, 2, seed=2**40)
+
+
+def test_class_numbers_are_voted_on_not_averaged() -> None:
+    sources = [msvae.Source("photo", (3, 8, 8)), msvae.Source("map", (1, 8, 8), likelihood="categorical", categories=4)]
+    model = tiny_model("poe", sources)
+    photos = torch.rand(2, 3, 8, 8)
+    whole = msvae.impute(model, {"photo": photos}, n=5)
+    assert set(whole.images["map"].unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+    maps = torch.randint(0, 4, (2, 1, 8, 8)).float()
+    with pytest.raises(SourceError, match="class numbers"):
+        msvae.fuse(model, {"map": maps}, by="mean")
+
+
+def test_blends_answer_in_the_range_of_the_first_source_with_weight() -> None:
+    sources = [msvae.Source("a", (1, 8, 8)), msvae.Source("b", (1, 8, 8), value_range=(0.0, 10.0))]
+    model = tiny_model("poe", sources)
+    given = {"a": torch.rand(2, 1, 8, 8), "b": 10 * torch.rand(2, 1, 8, 8)}
+    torch.testing.assert_close(msvae.fuse(model, given, {"b": 1.0}, by="mean")["fused"], given["b"])
+    assert blended_source(model, {"a": 0.0, "b": 1.0}).name == "b"
+
+
+@pytest.mark.parametrize("method", list(msvae.METHODS))
+def test_every_method_has_a_report(method: str, tmp_path: Path) -> None:
+    settings = {f"model.{key}": value for key, value in TINY.items()} | TINY_TRAINING
+    settings |= {"training.steps": 2, "data.options.variants": 1}
+    run = msvae.train("colours", method, out=tmp_path / "run", settings=settings)
+    assert msvae.report(run).stat().st_size > 100_000

@@ -1,15 +1,17 @@
 """Train, test, report: the long work on a run, in Python. The questions to a trained run are in `msvae.questions`."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msvae.config import DataConfig, RunConfig, merged, parse, seconds
-from msvae.data import DataSet
+from msvae.config import RunConfig, merged, parse, seconds
+from msvae.data import DataSet, Rows, load_data, prepared
+from msvae.errors import ConfigError, DataError
 from msvae.evaluation import evaluate_model
-from msvae.models import METHODS, Method, method_named, with_method
-from msvae.networks.pairs import CUSTOM, Pair
+from msvae.models import METHODS, Method, with_method
+from msvae.networks.pairs import Pair
 from msvae.reporting import write_report
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import write_json
@@ -18,33 +20,52 @@ from msvae.training.run import Run, open_run, resume_run, train_run
 
 BASELINE_FOLDER = "single"
 #: What suits a minute of training on two cores; found on validation rows.
-DEMO_SETTINGS = {"model.width": 16, "training.batch_size": 32, "training.learning_rate": 3e-3}
+DEMO_SETTINGS = {
+    "model.width": 16,
+    "model.latent": 64,
+    "training.batch_size": 32,
+    "training.learning_rate": 4e-3,
+}
+
+
+LENGTHS = ("training.budget", "training.steps", "training.epochs")
 
 
 def run_config(
-    data: str = "colours",
+    data: str | None = None,
     method: str | None = None,
     budget: str | float | None = None,
     settings: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Settings of a run: a base (such as a YAML file's content), then single ones, completed by the method's.
+    """Settings of a run: a base (such as a YAML file's content), over it `data`, `method`, `budget`, then `settings`.
 
     Args:
         settings: dotted names, such as `{"training.seed": 1, "model.latent": 64, "data.options.pairing": "class"}`.
 
     Raises:
-        ConfigError: naming every setting that does not fit.
+        ConfigError: naming every setting that does not fit; also for two different lengths of training.
     """
-    dotted = dict(settings or {})
-    if method is not None:
-        dotted["model.method"] = method
+    own = dict(settings or {})
     if budget is not None:
-        dotted["training.budget"] = seconds(budget)
-    plain = merged({"data": {"name": data}, **(base or {})}, dotted=dotted)
+        own["training.budget"] = budget
+    if own.get("training.budget") is not None:
+        own["training.budget"] = seconds(own["training.budget"])
+    lengths = [key for key in LENGTHS if own.get(key) is not None]
+    if len(lengths) > 1:
+        raise ConfigError(f"A run has one length; {' and '.join(lengths)} are given.")
+    if lengths:
+        own = {**dict.fromkeys(LENGTHS), **own}  # it replaces whatever length the base has
+    if data is not None:
+        own["data.name"] = data
+    plain = merged(base or {}, dotted={})
+    model = plain.get("model", {})
+    if isinstance(model, Mapping) and method is not None:
+        plain["model"] = with_method(method, model)
+    plain = merged(plain, dotted=own)
     model = plain.get("model", {})
     if isinstance(model, Mapping):
-        plain["model"] = with_method(model)
+        plain["model"] = with_method(None, model)
     return parse(RunConfig, plain)
 
 
@@ -65,14 +86,13 @@ def train(
         method: a preset (see `msvae.methods`), `mopoe` by default.
         budget: such as `90s` or `10m`; without it `training.steps` or `training.epochs` of the settings count.
         settings: any other settings by dotted names, as in `run_config`.
-        networks: your own `{source: (encoder, decoder)}` modules.
+        networks: your own `{source: (encoder, decoder)}` modules, which are copied.
     """
-    own = data if isinstance(data, DataSet) else None
-    dotted = dict(settings or {})
-    if own is not None and networks and set(networks) == {source.name for source in own.sources}:
-        dotted["model.networks"] = CUSTOM
-    name = data if isinstance(data, str) else DataConfig().name
-    config = run_config(name, method, budget, dotted)
+    if not isinstance(data, str | DataSet):
+        raise DataError(f"Expected the name of a data set, or a DataSet; got {type(data).__name__}.")
+    named = data if isinstance(data, str) else None
+    config = run_config(named, method, budget, settings)
+    own = None if isinstance(data, str) else data
     return train_run(config, out, data=own, networks=networks, display=display)
 
 
@@ -105,23 +125,30 @@ def evaluate(
         data: the rows of a run that was trained on a data set of your own.
         networks: your own modules with fresh weights for the baseline, where the run has such.
     """
-    opened = run if isinstance(run, Run) else open_run(run)
-    rows = data or opened.data()
+    opened = run if isinstance(run, Run) else open_run(run, networks=networks)
+    state = opened.folder.state()
     single = None
     if baseline and opened.config.model.method != "single":
         single = single_baseline(opened, data=data, networks=networks, display=display).model
     figures = evaluate_model(
         opened.model,
-        rows,
+        opened.data(data),
+        verifier_rows=_complete_training_rows(opened, data),
         seed=opened.config.training.seed if seed is None else seed,
         single=single,
         display=display,
     )
     figures["method"] = opened.config.model.method
-    figures["steps"] = opened.folder.state().step
-    figures["training_seconds"] = round(opened.folder.state().seconds, 1)
+    figures["steps"] = state.step
+    figures["training_seconds"] = round(state.seconds, 1)
     write_json(opened.folder.path / "metrics.json", figures)
     return figures
+
+
+def _complete_training_rows(run: Run, own: DataSet | None) -> Rows:
+    """Training rows before any image was removed for an experiment: the yardstick is the same for every share."""
+    whole = run.config.data.model_copy(update={"missing": 0.0})
+    return (prepared(own, whole) if own is not None else load_data(whole)).split("train")
 
 
 def single_baseline(
@@ -131,16 +158,26 @@ def single_baseline(
     networks: Mapping[str, Pair] | None = None,
     display: Display | None = None,
 ) -> Run:
-    """The same networks as M independent single-source VAEs: same rows, seed and number of steps; trained once."""
+    """The same networks as M independent single-source VAEs: same rows, seed and number of steps; trained once.
+
+    Where the joint model's sources share a trunk, the baseline's do not: independent VAEs share nothing.
+    """
     folder = run.folder.path / BASELINE_FOLDER
     title = "training the single-source VAEs"
-    if (folder / "config.json").exists():
-        stored = RunFolder(folder)
-        if stored.checkpoints() and stored.state().finished:
+    steps = run.folder.state().step
+    stored = RunFolder(folder)
+    if stored.checkpoints() and stored.config().training.steps == steps:
+        if stored.state().finished:
             return open_run(folder, networks=networks)
         return resume_run(folder, data=data, networks=networks, display=display, title=title)
-    steps = run.folder.state().step
-    model = {**run.config.model.model_dump(), "method": "single", **method_named("single").settings}
+    own_networks = run.folder.description().get("own_networks", [])
+    if own_networks and sorted(networks or {}) != own_networks:
+        raise ConfigError(
+            f"The baseline needs fresh modules of your own for: {', '.join(own_networks)}; give networks=, "
+            "or evaluate with baseline=False."
+        )
+    shutil.rmtree(folder, ignore_errors=True)  # of another number of steps: the run has been trained on since
+    model = {**run.config.model.model_dump(), **METHODS["single"].settings, "method": "single", "shared_trunk": False}
     config = parse(
         RunConfig,
         {

@@ -16,7 +16,7 @@ from msvae.errors import ConfigError, unknown
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Settings):
@@ -32,7 +32,7 @@ class DataConfig(Settings):
 
     name: str = "colours"
     options: dict[str, Any] = Field(default_factory=dict)
-    sources: tuple[str, ...] | None = None
+    sources: tuple[str, ...] | None = Field(default=None, min_length=1)
     missing: float = Field(default=0.0, ge=0.0, lt=1.0)
     missing_seed: int = 0
 
@@ -71,8 +71,9 @@ class TrainingConfig(Settings):
     """How to train. One of `budget`, `steps` and `epochs` sets the length; without any, 30 epochs.
 
     Args:
-        budget: seconds of training; becomes a number of steps from the speed of the first ones.
-        batch_size: rows of one optimiser step (over all devices together with `accumulation`).
+        budget: seconds of optimiser steps; becomes a number of steps from the speed of the first ones. A run of that
+            number of steps is the same run, if the warm-up has at least 30 steps (the speed is measured during it).
+        batch_size: rows of one optimiser step.
         accumulation: number of equal parts a batch is computed in, to save memory.
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
         ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off.
@@ -83,7 +84,7 @@ class TrainingConfig(Settings):
         checkpoint_seconds: time between checkpoints; one more at the end and one on Ctrl-C.
     """
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     budget: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)

@@ -75,8 +75,10 @@ def subset_products(
         membership: the weight of each source in each subset, 0 where it is not a member.
     """
     precision = torch.exp(-log_variances)
-    total = torch.tensordot(membership, precision, dims=1)
-    return _from_precision(total, torch.tensordot(membership, precision * means, dims=1), prior_precision)
+    with torch.autocast(means.device.type, enabled=False):  # a posterior in bf16 would be off by its own deviation
+        total = torch.tensordot(membership, precision, dims=1)
+        weighted_mean = torch.tensordot(membership, precision * means, dims=1)
+    return _from_precision(total, weighted_mean, prior_precision)
 
 
 def _from_precision(total: Tensor, weighted_mean: Tensor, prior_precision: float) -> tuple[Tensor, Tensor]:
@@ -97,8 +99,8 @@ def barycenter(
 
     A row whose weights are all 0 gives the standard normal. Source: arXiv 2412.20487.
     """
-    mean = torch.einsum("sb,sbd->bd", weights, means)
-    deviation = torch.einsum("sb,sbd->bd", weights, torch.exp(0.5 * log_variances))
+    mean = (weights[..., None] * means).sum(dim=0)
+    deviation = (weights[..., None] * torch.exp(0.5 * log_variances)).sum(dim=0)
     undefined = (weights.sum(dim=0) == 0)[:, None]
     deviation = torch.where(undefined, torch.ones_like(deviation), deviation)
     return mean, 2.0 * torch.log(deviation)

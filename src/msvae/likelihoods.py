@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from msvae.errors import ConfigError, unknown
+from msvae.errors import ConfigError, SourceError, unknown
 from msvae.source import Source
 
 
@@ -110,6 +110,17 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "bernoulli": Bernoulli(),
     "categorical": Categorical(),
 }
+
+
+def likelihood_of(source: Source) -> Likelihood:
+    """The likelihood that a source names.
+
+    Raises:
+        SourceError: naming the known ones and the nearest.
+    """
+    if source.likelihood not in LIKELIHOODS:
+        raise SourceError(f"Source {source.name!r}: {unknown('likelihood', source.likelihood, LIKELIHOODS)}")
+    return LIKELIHOODS[source.likelihood]
 
 
 def likelihood_scales(sources: Sequence[Source], choice: str | Mapping[str, float] = "largest") -> dict[str, float]:

@@ -73,7 +73,7 @@ class Posterior:
     @property
     def mean(self) -> Float[Tensor, "rows latent"]:
         """The mean of the mixture: the code behind every `mode="mean"` answer."""
-        return torch.einsum("kb,kbd->bd", self.log_weights.exp(), self.means)
+        return (self.log_weights.exp()[..., None] * self.means).sum(dim=0)
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "rows latent"]:
         """One reparameterised code a row; the component is drawn, the Gaussian in it is differentiable."""

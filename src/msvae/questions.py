@@ -38,6 +38,8 @@ def as_batch(given: Given, sources: Sequence[Source]) -> SourceBatch:
     Raises:
         SourceError, DataError: naming the source, what was expected and what came.
     """
+    if not isinstance(given, SourceBatch | Mapping):
+        raise SourceError(f"Expected a SourceBatch or {{source: images}}, got {type(given).__name__}.")
     if isinstance(given, SourceBatch):
         check_batch(given, sources, allow_empty_rows=True)
         return given
@@ -51,7 +53,10 @@ def as_batch(given: Given, sources: Sequence[Source]) -> SourceBatch:
     for name, value in given.items():
         if isinstance(value, str | Path):
             raise SourceError(f"Source {name!r}: give paths for all sources, or arrays for all.")
-        tensor = torch.as_tensor(value)
+        try:
+            tensor = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise SourceError(f"Source {name!r}: expected images as a tensor or an array, got {type(value)}.") from None
         if tensor.is_floating_point():
             tensor = tensor.float()
         values[name] = tensor[None] if tuple(tensor.shape) == source_named(sources, name).shape else tensor
@@ -86,7 +91,7 @@ def convert(
     batch = as_batch(given, model.sources)
     wanted = model.wanted(to) if to is not None else [name for name in model.source_names if name not in batch.names]
     if not wanted:
-        raise SourceError("All sources are given; name the wanted ones with to=.")
+        raise SourceError("All sources are given; name the wanted ones (to).")
     return model.sample(batch, wanted, n=n, mode=mode, generator=_generator(model, seed)).values
 
 
@@ -116,17 +121,22 @@ def fuse(
     return model.sample(batch, model.wanted(to), weights=chosen, mode="mean", rule=by).values
 
 
+def blended_source(model: MultiSourceModel, weights: Weights) -> Source:
+    """The source in whose value range `fuse` answers in image space: the first one with weight."""
+    return next(source for source in model.sources if weights.get(source.name, 0.0) > 0)
+
+
 def _blended(model: MultiSourceModel, batch: SourceBatch, weights: Weights, by: str) -> Tensor:
     vector = model.weight_vector(weights, batch)
     used = [source for source, weight in zip(model.sources, vector, strict=True) if weight > 0]
     shapes = {source.name: source.shape for source in used}
-    if len(set(shapes.values())) > 1 or any(not source.is_image for source in used):
-        raise SourceError(f"Blending in image space needs images of one shape; got {shapes}.")
+    if len(set(shapes.values())) > 1 or any(not source.is_image or source.categories for source in used):
+        raise SourceError(f"Blending in image space needs images of one shape, and no class numbers; got {shapes}.")
     for source in used:
         if not bool(batch.present[source.name].all()):
             raise SourceError(f"Source {source.name!r} is absent from some rows; blending needs it in all.")
     stack = torch.stack([source.normalise(batch.values[source.name]) for source in used])
-    return used[0].denormalise(BLENDS[by](stack, vector[vector > 0]))
+    return blended_source(model, weights).denormalise(BLENDS[by](stack, vector[vector > 0]))
 
 
 def interpolate(
@@ -202,7 +212,8 @@ def impute(run: Asked, given: Given, n: int = 1, seed: int = 0) -> Imputed:
     """Fill in the sources that rows lack, each from all that the row has.
 
     Args:
-        n: 1: the expected images; more: the mean of so many drawn answers, with their per-pixel spread.
+        n: 1: the expected images; more: the mean of so many drawn answers (the most frequent class
+            of class numbers), with their per-pixel spread.
     """
     model = model_of(run)
     batch = as_batch(given, model.sources)
@@ -215,7 +226,8 @@ def impute(run: Asked, given: Given, n: int = 1, seed: int = 0) -> Imputed:
         drawn = answers[source.name].unflatten(0, (len(batch), n))
         at = missing.view(-1, *[1] * len(source.shape))
         known = batch.values.get(source.name, torch.zeros_like(drawn[:, 0]))
-        images[source.name] = torch.where(at, drawn.mean(dim=1), known)
+        answer = drawn.mode(dim=1).values if source.categories else drawn.mean(dim=1)
+        images[source.name] = torch.where(at, answer, known)
         if n > 1:
             spread[source.name] = drawn.std(dim=1) * at
     filled = {source.name: missing for source, missing in zip(model.sources, absent, strict=True)}
@@ -230,4 +242,6 @@ def features(run: Asked, given: Given) -> Features:
 
 
 def _generator(model: MultiSourceModel, seed: int) -> torch.Generator:
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"Seed: expected a number from 0 to {2**32 - 1}, got {seed}.")
     return torch.Generator(model.device).manual_seed(seed)

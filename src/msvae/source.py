@@ -1,6 +1,7 @@
 """A source is a named view of one thing; a batch says which sources are present in which row."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ class Source:
     Args:
         name: how every question, file and table calls it; letters, digits, `-` and `_`.
         shape: `(channels, height, width)` of an image, or `(features,)` of a vector.
-        likelihood: `normal`, `laplace`, `bernoulli` or `categorical` (see `msvae.likelihoods`).
+        likelihood: a name in `msvae.likelihoods`: `normal`, `laplace`, `bernoulli` or `categorical`.
         scale: noise scale of `normal` and `laplace`, as a share of the value range.
         value_range: smallest and largest value of the user's data; models see it mapped to [0, 1].
         categories: number of classes of a categorical source, whose values are 0..categories-1.
@@ -44,12 +45,12 @@ class Source:
             raise SourceError(
                 f"Source {self.name!r}: expected a shape (channels, height, width) or (features,), got {self.shape}."
             )
-        if self.likelihood not in LIKELIHOOD_NAMES:
-            raise SourceError(f"Source {self.name!r}: {unknown('likelihood', self.likelihood, LIKELIHOOD_NAMES)}")
         low, high = self.value_range
-        if not low < high:
-            raise SourceError(f"Source {self.name!r}: expected a value range low < high, got {self.value_range}.")
-        if not self.scale > 0:
+        if not (low < high and math.isfinite(low) and math.isfinite(high)):
+            raise SourceError(
+                f"Source {self.name!r}: expected a finite value range low < high, got {self.value_range}."
+            )
+        if not 0 < self.scale < math.inf:
             raise SourceError(f"Source {self.name!r}: expected a likelihood scale > 0, got {self.scale}.")
         if self.likelihood == "categorical":
             if self.categories is None or self.categories < 2:
@@ -61,6 +62,10 @@ class Source:
                     f"Source {self.name!r}: a categorical image holds one channel of class numbers, got {self.shape}."
                 )
             object.__setattr__(self, "value_range", (0.0, float(self.categories - 1)))
+        elif self.categories is not None:
+            raise SourceError(
+                f"Source {self.name!r}: only a categorical source has categories, this one is {self.likelihood}."
+            )
 
     @property
     def is_image(self) -> bool:
@@ -93,11 +98,8 @@ class Source:
         for key in fields:
             if key not in known:
                 raise SourceError(f"Source {fields.get('name', '?')!r}: {unknown('field', key, known)}")
-        pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return cls(**pairs)
-
-
-LIKELIHOOD_NAMES = ("normal", "laplace", "bernoulli", "categorical")
 
 
 def source_named(sources: Iterable[Source], name: str) -> Source:
@@ -147,8 +149,8 @@ class SourceBatch:
 
     def to(self, device: torch.device | str) -> "SourceBatch":
         return SourceBatch(
-            {name: tensor.to(device, non_blocking=True) for name, tensor in self.values.items()},
-            {name: tensor.to(device, non_blocking=True) for name, tensor in self.present.items()},
+            {name: tensor.to(device) for name, tensor in self.values.items()},
+            {name: tensor.to(device) for name, tensor in self.present.items()},
         )
 
     def select(self, names: Iterable[str]) -> "SourceBatch":
@@ -164,15 +166,6 @@ class SourceBatch:
         return SourceBatch(
             {name: tensor[index] for name, tensor in self.values.items()},
             {name: tensor[index] for name, tensor in self.present.items()},
-        )
-
-    def repeat_rows(self, times: int) -> "SourceBatch":
-        """Each row `times` times in succession."""
-        if times == 1:
-            return self
-        return SourceBatch(
-            {name: tensor.repeat_interleave(times, dim=0) for name, tensor in self.values.items()},
-            {name: tensor.repeat_interleave(times, dim=0) for name, tensor in self.present.items()},
         )
 
     def presence(self, names: Sequence[str]) -> Bool[Tensor, "sources rows"]:

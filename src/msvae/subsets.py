@@ -35,17 +35,15 @@ def contained(
 
 
 def random_subset(
-    present: Bool[Tensor, "sources rows"], generator: torch.Generator | None = None, *, allow_empty: bool = False
+    present: Bool[Tensor, "sources rows"], generator: torch.Generator | None = None
 ) -> Bool[Tensor, "sources rows"]:
-    """For each row a random subset of its present sources, its size uniform on 1..|A| (on 0..|A| with `allow_empty`).
+    """For each row a random non-empty subset of its present sources, its size uniform on 1..|A|.
 
     Uniform sizes, not uniform subsets: otherwise single sources are hardly ever drawn where there are many.
     """
     count = present.sum(dim=0)
     uniform = torch.rand(present.shape[1], generator=generator, device=present.device)
-    smallest = 0 if allow_empty else 1
-    size = smallest + (uniform * (count + 1 - smallest)).long()
-    size = torch.minimum(size, count)
+    size = torch.minimum(1 + (uniform * count).long(), count)
     order = torch.rand(present.shape, generator=generator, device=present.device)
     order = order.masked_fill(~present, 2.0)  # absent sources sort last
     rank = order.argsort(dim=0).argsort(dim=0)

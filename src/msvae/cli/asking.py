@@ -1,5 +1,6 @@
 """Questions to a trained run: images in, images out."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -104,9 +105,11 @@ def fuse(
     opened, batch, names = _asked(run, given, rows)
     weights = parse_weights(weight)
     images = questions.fuse(opened, batch, weights, by, to)
-    sources = (
-        [replace(_sources(opened, batch.values)[0], name="fused")] if "fused" in images else _sources(opened, images)
-    )
+    if "fused" in images:
+        range_of = questions.blended_source(opened.model, weights or dict.fromkeys(batch.names, 1.0))
+        sources = [replace(range_of, name="fused")]
+    else:
+        sources = _sources(opened, images)
     write_answer(out, images, sources, names, as_json)
 
 
@@ -135,7 +138,7 @@ def interpolate(
     import torch
 
     from msvae import questions
-    from msvae.errors import ConfigError
+    from msvae.errors import ConfigError, unknown
 
     opened, batch, _ = _asked(run, given, rows)
     if between == "rows":
@@ -144,7 +147,13 @@ def interpolate(
         first, last = batch.rows(slice(0, 1)), batch.rows(slice(1, 2))
         images = questions.interpolate(opened, first, last, steps, to)
     else:
-        path = questions.weight_path(between.split(","), steps)
+        names = between.split(",")
+        if by not in opened.model.latent_rules:
+            raise ConfigError(unknown("latent rule", by, opened.model.latent_rules))
+        for name in names:
+            if name not in batch.names:
+                raise ConfigError(f"--between {between}: {unknown('given source', name, batch.names)}")
+        path = questions.weight_path(names, steps)
         one = batch.rows(slice(0, 1))
         answers = [questions.fuse(opened, one, weights, by, to) for weights in path]
         images = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
@@ -220,14 +229,20 @@ def features(
     from msvae import questions
     from msvae.errors import DataError
 
+    out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
     opened, batch, names = _asked(run, given, rows)
     answer = questions.features(opened, batch)
     arrays = {f"maps_{name}": tensor.numpy() for name, tensor in answer.maps.items()}
+    partial = out.with_name(f".{out.name}.part")
     arrays |= {"rows": np.array(names), "pooled": answer.pooled.numpy()}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(out, allow_pickle=False, **arrays)
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        partial.replace(out)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise DataError(f"Cannot write {out}: {error.strerror or error}.") from None
     shape = tuple(answer.pooled.shape)
     say(f"Features of {shape[0]} rows in {out}", {"file": str(out), "arrays": sorted(arrays)}, as_json)
@@ -245,6 +260,8 @@ def _asked(run: Path, given: list[str], rows: str) -> "tuple[Run, SourceBatch, l
     for text in given:
         name, equals, path = text.partition("=")
         source_named(opened.model.sources, name)
+        if equals and not path:
+            raise ConfigError(f"--given {text!r}: expected a path behind the =.")
         if name in paths:
             raise ConfigError(f"Source {name!r} is given twice.")
         paths[name] = Path(path) if equals else None

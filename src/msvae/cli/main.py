@@ -1,5 +1,6 @@
 """The entry point: one group of commands, and errors that a person can read."""
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -56,4 +57,6 @@ catalogue.register(app)
 
 def main() -> None:
     """What the `msvae` command calls."""
+    # Threads that wait by spinning starve each other when the machine has other work: steps would take far longer.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     app()

@@ -10,7 +10,7 @@ from msvae.errors import ConfigError
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder for the images that are written.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for machines.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything drawn at random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything drawn at random.")]
 Given = Annotated[
     list[str],
     typer.Option(
@@ -55,7 +55,7 @@ def parse_rows(text: str, available: int) -> range:
     """
     first, colon, last = text.partition(":")
     try:
-        start = int(first or 0)
+        start = int(first or 0) if colon else int(first)
         stop = (int(last) if last else available) if colon else start + 1
     except ValueError:
         raise ConfigError(f"--rows {text!r}: expected A:B, such as 0:16, or one number.") from None
@@ -71,6 +71,8 @@ def parse_weights(pairs: list[str] | None) -> dict[str, float] | None:
     weights: dict[str, float] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
+        if name in weights:
+            raise ConfigError(f"--weight: source {name!r} has two weights.")
         try:
             weights[name] = float(value)
         except ValueError:

@@ -51,16 +51,26 @@ def write_answer(
         shown_above: given images to repeat at the top of the grid.
     """
     from msvae.data.images import write_images
+    from msvae.errors import DataError
     from msvae.reporting.grids import contact_sheet
 
+    pictures = [source for source in sources if source.is_image]
+    left_out = [source.name for source in sources if not source.is_image]
+    if not pictures:
+        raise DataError(f"There is no picture to write: {', '.join(left_out)} are vectors; ask in Python.")
     written: list[str] = []
-    for source in sources:
+    for source in pictures:
         written += [str(path) for path in write_images(out / source.name, images[source.name], source, names)]
-    above = {f"{name} (given)": tensor for name, tensor in (shown_above or {}).items()}
-    by_name = {source.name: source for source in sources}
-    known = {**by_name, **{f"{name} (given)": by_name.get(name, sources[0]) for name in shown_above or {}}}
-    sheet = contact_sheet({**above, **images}, known)
-    sheet.save(out / "grid.png")
+    known = {source.name: source for source in pictures}
+    shown = {source.name: images[source.name] for source in pictures}
+    above = {f"{name} (given)": tensor for name, tensor in (shown_above or {}).items() if name in known}
+    sheet = contact_sheet({**above, **shown}, {**{f"{name} (given)": known[name] for name in known}, **known})
+    try:
+        sheet.save(out / "grid.png")
+    except OSError as error:
+        raise DataError(f"Cannot write {out / 'grid.png'}: {error.strerror or error}.") from None
+    if left_out:
+        console().print(f"Left out, since they are vectors: {', '.join(left_out)}")
     say(
         f"{len(written)} images in {out}, all of them in {out / 'grid.png'}",
         {"out": str(out), "grid": str(out / "grid.png"), "files": written, **(extra or {})},

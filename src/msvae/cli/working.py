@@ -10,13 +10,15 @@ from msvae.cli.output import console, progress, say
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="A built-in data set (see `msvae data list`).")] = "colours",
+    data: Annotated[str | None, typer.Argument(help="A built-in data set (see `msvae data list`) [colours].")] = None,
     method: Annotated[str | None, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run [runs/DATA-METHOD].")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Training time: 90s, 10m, 1.5h.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Number of optimiser steps instead.")] = None,
     epochs: Annotated[float | None, typer.Option("--epochs", help="Number of passes over the rows instead.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of weights, order and noise.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of weights, order, noise.")
+    ] = None,
     sources: Annotated[str | None, typer.Option("--sources", help="Only these sources, such as blue,green.")] = None,
     missing: Annotated[float | None, typer.Option("--missing", help="Share of training images removed.")] = None,
     missing_seed: Annotated[int | None, typer.Option("--missing-seed", help="Seed of that removal.")] = None,
@@ -37,9 +39,13 @@ def train(
     """
     from msvae import api
     from msvae.config import read_yaml
+    from msvae.errors import ConfigError
     from msvae.training.run import train_run
 
     if resume is not None:
+        others = (data, method, out, budget, steps, epochs, seed, sources, missing, missing_seed, config, set_)
+        if any(option is not None for option in others):
+            raise ConfigError("--resume goes on with a run's own settings; it takes no others.")
         run = api.resume(resume, display=progress(as_json))
     else:
         dotted = {
@@ -74,7 +80,9 @@ def evaluate(
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Compare with single-source VAEs of the same budget.")
     ] = True,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of verifiers and samples [the run's].")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of samples [the run's].")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Test every source, every conversion, generation and the code on test rows; writes RUN/metrics.json.

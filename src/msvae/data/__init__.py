@@ -5,7 +5,7 @@ from typing import Any
 
 from msvae.config import DataConfig
 from msvae.data import colours
-from msvae.data.base import SPLITS, DataSet, Rows, complete_rows
+from msvae.data.base import SPLITS, DataSet, Rows, check_data, complete_rows
 from msvae.errors import ConfigError, DataError, unknown
 
 DATASETS: dict[str, Callable[..., DataSet]] = {"colours": colours.build}
@@ -24,7 +24,15 @@ def load_data(config: DataConfig) -> DataSet:
     for option in config.options:
         if option not in known:
             raise ConfigError(f"Data set {config.name!r}: {unknown('option', option, known)}")
-    data = DATASETS[config.name](**config.options)
+    try:
+        data = DATASETS[config.name](**config.options)
+    except TypeError as error:
+        raise ConfigError(f"Data set {config.name!r}: an option has a wrong type ({error}).") from None
+    return prepared(data, config)
+
+
+def prepared(data: DataSet, config: DataConfig) -> DataSet:
+    """A set with only the wanted sources, and the wanted share of training images removed."""
     if config.sources is not None:
         data = data.only(config.sources)
     return data.with_missing(config.missing, config.missing_seed)
@@ -38,4 +46,14 @@ def known_options(name: str) -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in parameters}
 
 
-__all__ = ["DATASETS", "SPLITS", "DataSet", "Rows", "complete_rows", "known_options", "load_data"]
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "DataSet",
+    "Rows",
+    "check_data",
+    "complete_rows",
+    "known_options",
+    "load_data",
+    "prepared",
+]

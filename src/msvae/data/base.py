@@ -39,9 +39,9 @@ class Rows:
         values = {}
         for source in self.sources:
             chosen = self.values[source.name][index]
-            if chosen.dtype == torch.uint8:
+            if chosen.dtype == torch.uint8 and source.categories is None:
                 chosen = source.denormalise(chosen.float() / 255.0)
-            values[source.name] = chosen
+            values[source.name] = chosen.float()
         return SourceBatch(values, {name: present[index] for name, present in self.present.items()})
 
     def all(self) -> SourceBatch:
@@ -140,6 +140,42 @@ def complete_rows(
     if len(set(lengths.values())) != 1:
         raise DataError(f"Sources differ in their number of rows: {lengths}.")
     present = {name: torch.ones(length, dtype=torch.bool) for name, length in lengths.items()}
-    return Rows(
-        tuple(sources), tensors, present, None if labels is None else torch.from_numpy(np.ascontiguousarray(labels))
-    )
+    return Rows(tuple(sources), tensors, present, None if labels is None else torch.as_tensor(labels).long())
+
+
+def check_data(data: DataSet) -> None:
+    """Refuse rows that cannot be trained on, before anything is written; absent values are not looked at.
+
+    Raises:
+        DataError: naming the split, the source and the row.
+    """
+    if "train" not in data.splits:
+        raise DataError(f"Data set {data.name!r} has no split 'train'; it has: {', '.join(data.splits) or 'none'}.")
+    for split, rows in data.splits.items():
+        where = f"Data set {data.name!r}, split {split!r}"
+        if rows.sources != data.sources:
+            raise DataError(f"{where}: its sources differ from those of the other splits.")
+        lengths = {
+            source.name: (len(rows.values.get(source.name, ())), len(rows.present.get(source.name, ())))
+            for source in rows.sources
+        }
+        if len({length for pair in lengths.values() for length in pair}) != 1 or len(rows) == 0:
+            raise DataError(f"{where}: sources need equal numbers of images and presence, and a row; got {lengths}.")
+        if rows.labels is not None and (len(rows.labels) != len(rows) or int(rows.labels.min()) < 0):
+            raise DataError(f"{where}: expected a label >= 0 for each of {len(rows)} rows, got {len(rows.labels)}.")
+        if split == "train" and not bool(torch.stack(list(rows.present.values())).any(dim=0).all()):
+            empty = ~torch.stack(list(rows.present.values())).any(dim=0)
+            raise DataError(f"{where}: row {int(empty.nonzero()[0])} has no source.")
+        for source in rows.sources:
+            _check_finite(rows, source.name, where)
+
+
+def _check_finite(rows: Rows, name: str, where: str) -> None:
+    values, present = rows.values[name], rows.present[name]
+    if values.is_floating_point():
+        bad = ~torch.isfinite(values).flatten(1).all(dim=1) & present
+        if bool(bad.any()):
+            raise DataError(
+                f"{where}: source {name!r} has NaN or infinity in row {int(bad.nonzero()[0])}. "
+                "Mark it absent, or mend it."
+            )

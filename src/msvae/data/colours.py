@@ -38,8 +38,10 @@ def build(pairing: str = "content", variants: int = 4, seed: int = 0) -> DataSet
     """
     if pairing not in PAIRINGS:
         raise ConfigError(unknown("pairing of data set 'colours'", pairing, PAIRINGS))
-    if not isinstance(variants, int) or not 1 <= variants <= 100:
+    if type(variants) is not int or not 1 <= variants <= 100:
         raise ConfigError(f"Data set 'colours': expected variants of 1 to 100, got {variants!r}.")
+    if type(seed) is not int:
+        raise ConfigError(f"Data set 'colours': expected a whole number as seed, got {seed!r}.")
     from sklearn.datasets import load_digits
 
     pixels, target = load_digits(return_X_y=True)

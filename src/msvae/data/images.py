@@ -95,8 +95,9 @@ def write_images(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in zip(names, pixels, strict=True):
-            path = folder / f"{name}.png"
-            Image.fromarray(picture).save(path)
+            path, partial = folder / f"{name}.png", folder / f".{name}.part"
+            Image.fromarray(picture).save(partial, format="PNG")
+            partial.replace(path)
             written.append(path)
     except OSError as error:
         raise DataError(f"Cannot write into {folder}: {error.strerror or error}.") from None

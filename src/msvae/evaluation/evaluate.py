@@ -2,14 +2,16 @@
 ceilings."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from msvae.data.base import DataSet, Rows
 from msvae.evaluation.verifier import Classifier, train_classifier
 from msvae.metrics import (
+    PixelQuality,
     Verdict,
     class_entropy,
     conditional_coherence,
@@ -20,11 +22,11 @@ from msvae.metrics import (
     within_class_variance,
 )
 from msvae.models.base import MultiSourceModel
-from msvae.source import Source, SourceBatch
 from msvae.subsets import named_subsets, subset_label
 from msvae.training.progress import Display, Quiet, tracked
 
 GENERATED_ROWS = 1000
+VERIFIER_SEED = 0
 PROBE_ROWS = 2000
 MOST_SUBSETS = 62  # all proper subsets of six sources; with more, sizes 1 and M-1 only
 FEATURES_NAME = "FD, source classifier"
@@ -34,6 +36,7 @@ def evaluate_model(
     model: MultiSourceModel,
     data: DataSet,
     *,
+    verifier_rows: Rows | None = None,
     seed: int = 0,
     single: MultiSourceModel | None = None,
     display: Display | None = None,
@@ -41,19 +44,24 @@ def evaluate_model(
     """All figures of a model on the test rows of a data set.
 
     Args:
-        single: the same networks trained as independent single-source VAEs under the same budget, to compare with.
+        verifier_rows: rows that the classifiers are trained on, never test rows; by default the set's training rows.
+        seed: of sampling and probes. The verifiers have a seed of their own, so that runs share one yardstick.
+        single: the same networks trained as independent single-source VAEs for as many steps, to compare with.
 
     Returns:
-        What `metrics.json` holds. Figures that need labels, shared content or a baseline that is not there are None.
+        What `metrics.json` holds; None for what cannot be computed (without labels, rows, shared content, a baseline).
     """
     began = time.perf_counter()
     display = display or Quiet()
+    for part in (model, single):
+        if part is not None:
+            part.eval()
     test = data.split("test")
-    classifiers = _classifiers(data, seed, display)
+    classifiers = _classifiers(data, verifier_rows or data.split("train"), display)
     questions = [
         ("sources", lambda: _sources(model, test, single)),
         ("conversion", lambda: _conversions(model, data, classifiers, seed)),
-        ("generation", lambda: _generation(model, data, classifiers, seed)),
+        ("generation", lambda: _generation(model, test, classifiers, seed)),
         ("probe", lambda: _probes(model, data, seed)),
         ("ceilings", lambda: _ceilings(model, data, classifiers)),
     ]
@@ -73,14 +81,16 @@ def evaluate_model(
     }
 
 
-def _classifiers(data: DataSet, seed: int, display: Display) -> dict[str, Classifier]:
-    train = data.split("train")
-    if train.labels is None:
+def _classifiers(data: DataSet, rows: Rows, display: Display) -> dict[str, Classifier]:
+    """A verifier for every source that has labelled training and test rows."""
+    labels = [part.labels for part in (rows, data.split("test"))]
+    if any(part is None for part in labels):
         return {}
-    names = [source.name for source in data.sources]
-    classes = max(int(train.labels.max()) + 1, len(data.class_names))
+    test = data.split("test")
+    names = [s.name for s in data.sources if bool(rows.present[s.name].any()) and int(test.present[s.name].sum()) > 1]
+    classes = max(len(data.class_names), *(int(part.max()) + 1 for part in labels if part is not None))
     return {
-        name: train_classifier(train, name, classes, seed)
+        name: train_classifier(rows, name, classes, VERIFIER_SEED)
         for name in tracked(names, display, "training the verifiers", len(names))
     }
 
@@ -90,25 +100,23 @@ def _sources(model: MultiSourceModel, test: Rows, single: MultiSourceModel | Non
     from_all = model.sample(test.all(), mode="mean")
     figures: dict[str, dict[str, Any]] = {}
     for source in model.sources:
-        alone = test.only([source.name]).all()
-        truth = alone.values[source.name]
         has_it = test.present[source.name]
-        joint = pixel_quality(from_all.values[source.name][has_it], truth, source)
-        itself = pixel_quality(_reconstructed(model, alone, source), truth, source)
-        baseline = None if single is None else pixel_quality(_reconstructed(single, alone, source), truth, source)
-        figures[source.name] = {
-            "psnr": joint.psnr,
-            "ssim": joint.ssim,
-            "self_psnr": itself.psnr,
-            "self_ssim": itself.ssim,
-            "single_psnr": baseline and baseline.psnr,
-            "single_ssim": baseline and baseline.ssim,
-        }
+        answers: dict[str, Tensor] = {}
+        truth = test.all().values[source.name][has_it]
+        if bool(has_it.any()):
+            alone = test.only([source.name]).all()
+            answers["joint"] = from_all.values[source.name][has_it]
+            answers["self"] = model.sample(alone, [source.name], mode="mean").values[source.name]
+            if single is not None:
+                answers["single"] = single.sample(alone, [source.name], mode="mean").values[source.name]
+        entry: dict[str, Any] = {}
+        for kind, prefix in (("joint", ""), ("self", "self_"), ("single", "single_")):
+            quality = pixel_quality(answers[kind], truth, source) if kind in answers else PixelQuality()
+            entry |= {f"{prefix}psnr": quality.psnr, f"{prefix}ssim": quality.ssim}
+            if source.categories is not None:
+                entry[f"{prefix}accuracy"] = quality.accuracy
+        figures[source.name] = entry
     return figures
-
-
-def _reconstructed(model: MultiSourceModel, alone: SourceBatch, source: Source) -> torch.Tensor:
-    return model.sample(alone, [source.name], mode="mean").values[source.name]
 
 
 def _conversions(
@@ -121,21 +129,22 @@ def _conversions(
     for given in _proper_subsets(model.source_names):
         targets = [name for name in model.source_names if name not in given]
         have = torch.stack([test.present[name] for name in given]).all(dim=0)
-        batch = test.batch(have.nonzero().squeeze(1))
-        if len(batch) < 2:
+        if not bool(have.any()):
             continue
+        batch = test.batch(have.nonzero().squeeze(1))
         means = model.sample(batch.select(given), targets, mode="mean")
         drawn = model.sample(batch.select(given), targets, generator=generator)
         for target in targets:
             known = batch.present[target]
-            entry: dict[str, Any] = {"given": len(given), "psnr": None, "ssim": None, "coherence": None}
+            quality, coherence = PixelQuality(), None
             if data.shared_content and bool(known.any()):
                 source = model.sources[model.source_names.index(target)]
                 quality = pixel_quality(means.values[target][known], batch.values[target][known], source)
-                entry |= {"psnr": quality.psnr, "ssim": quality.ssim}
             if test.labels is not None and target in classifiers:
-                verdict = classifiers[target].look(drawn.values[target])
-                entry["coherence"] = conditional_coherence(verdict, test.labels[have])
+                coherence = conditional_coherence(classifiers[target].look(drawn.values[target]), test.labels[have])
+            entry = {"given": len(given), "psnr": quality.psnr, "ssim": quality.ssim, "coherence": coherence}
+            if quality.accuracy is not None:
+                entry["accuracy"] = quality.accuracy
             figures[f"{subset_label(given)}->{target}"] = entry
     return figures
 
@@ -158,25 +167,25 @@ def _by_size(conversions: Mapping[str, Mapping[str, Any]]) -> dict[str, float | 
 
 
 def _generation(
-    model: MultiSourceModel, data: DataSet, classifiers: Mapping[str, Classifier], seed: int
+    model: MultiSourceModel, test: Rows, classifiers: Mapping[str, Classifier], seed: int
 ) -> dict[str, Any]:
     """Rows made from nothing: do their sources agree, are they diverse, and how far are they from real rows?"""
     if not classifiers:
         return {}
-    test = data.split("test")
     real = _looks(classifiers, test)
     figures: dict[str, Any] = {"rows": GENERATED_ROWS, "features": FEATURES_NAME}
-    for name, from_prior in (("", False), ("prior_", True)):
+    ways = [("prior_", True), ("", False)] if model.has_fitted_sampler else [("", True)]
+    for prefix, from_prior in ways:
         generator = torch.Generator(model.device).manual_seed(seed)
         with torch.no_grad():
             made = model.decode(model.draw(GENERATED_ROWS, generator, from_prior=from_prior))
         verdicts = {source: classifiers[source].look(made.values[source]) for source in classifiers}
         everyone = list(verdicts.values())
         figures |= {
-            f"{name}joint_coherence": joint_coherence(everyone),
-            f"{name}class_entropy": class_entropy(everyone),
-            f"{name}within_class_variance": _mean(within_class_variance(verdicts[s], real[s]) for s in real),
-            f"{name}frechet": _mean(frechet_distance(verdicts[s].features, real[s].features) for s in real),
+            f"{prefix}joint_coherence": joint_coherence(everyone),
+            f"{prefix}class_entropy": class_entropy(everyone),
+            f"{prefix}within_class_variance": _mean(within_class_variance(verdicts[s], real[s]) for s in real),
+            f"{prefix}frechet": _mean(_equal_frechet(verdicts[s], real[s], _fewest(test)) for s in real),
         }
     return figures
 
@@ -194,10 +203,14 @@ def _probes(model: MultiSourceModel, data: DataSet, seed: int) -> dict[str, floa
         for rows, labels, index in zip((train, test), split_labels, (order, torch.arange(len(test))), strict=True):
             have = torch.stack([rows.present[name][index] for name in given]).all(dim=0)
             chosen = index[have][:PROBE_ROWS]
+            if len(chosen) < 2:
+                break
             with torch.no_grad():
                 codes.append((model.encode(rows.batch(chosen).select(given)).mean, labels[chosen]))
+        if len(codes) < 2:
+            continue
         (known, known_labels), (unknown, unknown_labels) = codes
-        if len(known_labels.unique()) < 2 or len(unknown) == 0:
+        if len(known_labels.unique()) < 2:
             continue
         figures[subset_label(given)] = linear_probe(known, known_labels, unknown, unknown_labels, seed)
     return figures
@@ -211,33 +224,42 @@ def _ceilings(model: MultiSourceModel, data: DataSet, classifiers: Mapping[str, 
     real, known = _looks(classifiers, test), _looks(classifiers, train)
     rebuilt = model.sample(test.all(), mode="mean")
     reconstructed = {name: classifiers[name].look(rebuilt.values[name][test.present[name]]) for name in real}
-    complete = torch.stack([test.present[name] for name in model.source_names]).all(dim=0)
-    tuples = [
-        classifiers[name].look(test.batch(complete.nonzero().squeeze(1)).values[name]) for name in model.source_names
-    ]
-    return {
-        "classifier_accuracy": {
-            name: conditional_coherence(verdict, test.labels[test.present[name]]) for name, verdict in real.items()
-        },
-        "joint_coherence": joint_coherence(tuples) if bool(complete.any()) else None,
-        "frechet_train_test": _mean(frechet_distance(known[name].features, real[name].features) for name in real),
-        "frechet_reconstruction": _mean(
-            frechet_distance(reconstructed[name].features, real[name].features) for name in real
-        ),
-        "within_class_variance_reconstruction": _mean(
-            within_class_variance(reconstructed[name], real[name]) for name in real
-        ),
+    complete = torch.stack([test.present[name] for name in classifiers]).all(dim=0)
+    labels = {name: test.labels[test.present[name]] for name in real}
+    fewest = _fewest(test)
+    figures: dict[str, Any] = {
+        "classifier_accuracy": {name: float((v.classes == labels[name]).float().mean()) for name, v in real.items()},
+        "classifier_coherence": {name: conditional_coherence(v, labels[name]) for name, v in real.items()},
+        "joint_coherence": None,
+        "frechet_train_test": _mean(_equal_frechet(known[n], real[n], fewest) for n in real if len(known[n].features)),
+        "frechet_reconstruction": _mean(_equal_frechet(reconstructed[n], real[n], fewest) for n in real),
+        "within_class_variance_reconstruction": _mean(within_class_variance(reconstructed[n], real[n]) for n in real),
     }
+    if bool(complete.any()):
+        rows = test.batch(complete.nonzero().squeeze(1))
+        figures["joint_coherence"] = joint_coherence([c.look(rows.values[name]) for name, c in classifiers.items()])
+    return figures
 
 
 def _looks(classifiers: Mapping[str, Classifier], rows: Rows) -> dict[str, Verdict]:
     """What the classifiers see in the real images of a split."""
     return {
-        name: c.look(rows.batch(rows.present[name].nonzero().squeeze(1)).values[name])
-        for name, c in classifiers.items()
+        name: classifier.look(rows.batch(rows.present[name].nonzero().squeeze(1)).values[name])
+        for name, classifier in classifiers.items()
     }
 
 
-def _mean(values: Any) -> float:
-    values = list(values)
-    return sum(values) / len(values)
+def _fewest(test: Rows) -> int:
+    """Images in every Fréchet distance: its bias depends on the number, so all have to have the same."""
+    return min(GENERATED_ROWS, *(max(2, int(present.sum())) for present in test.present.values()))
+
+
+def _equal_frechet(first: Verdict, second: Verdict, rows: int) -> float | None:
+    if min(len(first.features), len(second.features)) < 2:
+        return None
+    return frechet_distance(first.features[:rows], second.features[:rows])
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

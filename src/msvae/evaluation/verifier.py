@@ -8,7 +8,7 @@ from msvae.data.base import Rows
 from msvae.errors import DataError
 from msvae.metrics.coherence import Verdict
 from msvae.networks import input_channels, network_input
-from msvae.networks.conv import ConvEncoder
+from msvae.networks.conv import LARGEST_IMAGE, SMALLEST_IMAGE, ConvEncoder
 from msvae.networks.mlp import MlpEncoder
 from msvae.source import Source, source_named
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
@@ -23,7 +23,10 @@ class Classifier(nn.Module):
     def __init__(self, source: Source, classes: int) -> None:
         super().__init__()
         self.source = source
-        build = ConvEncoder if source.is_image else MlpEncoder
+        convolves = (
+            source.is_image and SMALLEST_IMAGE <= min(source.shape[1:]) <= max(source.shape[1:]) <= LARGEST_IMAGE
+        )
+        build = ConvEncoder if convolves else MlpEncoder
         self.encoder = build(source, input_channels(source), FEATURES, width=16)
         self.drop = nn.Dropout(0.3)
         self.head = nn.Linear(FEATURES, classes)

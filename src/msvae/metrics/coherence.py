@@ -42,13 +42,15 @@ def joint_coherence(verdicts: Sequence[Verdict]) -> float:
     return float(_agreed(verdicts).float().mean())
 
 
-def class_entropy(verdicts: Sequence[Verdict]) -> float:
+def class_entropy(verdicts: Sequence[Verdict]) -> float | None:
     """Entropy of the classes over all images, as a share of its maximum: 1 if all classes are equally frequent.
 
-    Collapsed models agree easily; this figure gives them away.
+    Collapsed models agree easily; this figure gives them away. None where there is one class alone.
     """
     classes = torch.cat([verdict.classes for verdict in verdicts])
     count = verdicts[0].probabilities.shape[1]
+    if count < 2:
+        return None
     share = torch.bincount(classes, minlength=count).double() / len(classes)
     entropy = -(share * share.clamp_min(1e-12).log()).sum()
     return float(entropy / math.log(count))
@@ -67,7 +69,7 @@ def _agreed(verdicts: Sequence[Verdict]) -> Tensor:
 
 def _spread(verdict: Verdict) -> float:
     """Mean squared distance of features to their class's mean, over all classes seen at least twice."""
-    features, classes = verdict.features.double(), verdict.classes
+    features, classes = verdict.features.cpu().double(), verdict.classes.cpu()
     total, rows = 0.0, 0
     for label in classes.unique():
         members: Float[Tensor, "members features"] = features[classes == label]

@@ -16,7 +16,7 @@ def frechet_distance(first: Float[Tensor, "rows features"], second: Float[Tensor
     """
     if min(len(first), len(second)) < 2:
         raise ValueError("The Fréchet distance needs at least two rows in each set.")
-    one, two = first.double().cpu().numpy(), second.double().cpu().numpy()
+    one, two = first.cpu().double().numpy(), second.cpu().double().numpy()
     gap = one.mean(axis=0) - two.mean(axis=0)
     covariance_one, covariance_two = np.atleast_2d(np.cov(one.T)), np.atleast_2d(np.cov(two.T))
     root = _symmetric_root(covariance_one)

@@ -23,6 +23,6 @@ def linear_probe(
     estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, random_state=seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy is long settled when the weights are not
-        estimator.fit(codes.double().cpu().numpy(), labels.cpu().numpy())
-    predicted = estimator.predict(test_codes.double().cpu().numpy())
+        estimator.fit(codes.cpu().double().numpy(), labels.cpu().numpy())
+    predicted = estimator.predict(test_codes.cpu().double().numpy())
     return float(np.mean(predicted == test_labels.cpu().numpy()))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from msvae.config import ModelConfig
 from msvae.models.base import Features, Loss, MultiSourceModel
 from msvae.models.joint import JointVAE
-from msvae.models.presets import METHODS, Method, method_named, with_method
+from msvae.models.presets import METHODS, Method, check_method, method_named, with_method
 from msvae.networks.pairs import Pair
 from msvae.source import Source
 
@@ -18,7 +18,7 @@ def build_model(
     Args:
         networks: the user's own `{source: (encoder, decoder)}` modules.
     """
-    method_named(config.method)
+    check_method(config)
     return JointVAE(sources, config, networks)
 
 

@@ -2,26 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from msvae.errors import SourceError, unknown
+from msvae.errors import ConfigError, SourceError, unknown
+from msvae.objectives.base import Loss
 from msvae.posterior import Posterior
 from msvae.source import Source, SourceBatch, source_named
 
 Mode = Literal["sample", "mean"]
 Weights = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A training loss in nats per row, and the terms it is made of (detached, for display)."""
-
-    total: Float[Tensor, ""]
-    terms: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,9 +33,6 @@ class Features:
 class MultiSourceModel(nn.Module):
     """The joint distribution of several sources."""
 
-    #: Rules by which `sample` can fuse given sources in latent space; the first is the model's own.
-    latent_rules: ClassVar[tuple[str, ...]] = ("own",)
-
     def __init__(self, sources: Sequence[Source]) -> None:
         super().__init__()
         if not sources:
@@ -52,6 +42,16 @@ class MultiSourceModel(nn.Module):
             raise SourceError(f"Source names must differ, got {names}.")
         self.sources = tuple(sources)
         self.source_names = tuple(names)
+
+    @property
+    def latent_rules(self) -> tuple[str, ...]:
+        """Rules by which given sources can be fused in latent space; the first is the model's own."""
+        return ("own",)
+
+    @property
+    def has_fitted_sampler(self) -> bool:
+        """Whether `draw` has more to draw from than the prior."""
+        return False
 
     @property
     def device(self) -> torch.device:
@@ -120,15 +120,17 @@ class MultiSourceModel(nn.Module):
         Returns:
             n times as many rows as given, every wanted source present.
         """
+        if mode not in ("sample", "mean"):
+            raise ConfigError(unknown("mode", mode, ["mean", "sample"]))
         if n < 1:
             raise SourceError(f"Number of samples: expected n >= 1, got {n}.")
         if given is None or not given.present:
-            return self.decode(self.draw(n, generator), to)
+            given, n = self._nothing(n), 1
         posterior = self.encode(given, weights, rule)
         counted = given.presence(self.source_names)
         if weights is not None:
-            counted = counted & (self.weight_vector(weights, given) > 0)[:, None].to(counted.device)
-        nothing = ~counted.any(dim=0)
+            counted = counted & (self.weight_vector(weights, given) > 0)[:, None]
+        nothing = ~counted.any(dim=0).to(self.device)
         codes = []
         for _ in range(n):
             code = posterior.mean if mode == "mean" else posterior.sample(generator)
@@ -136,6 +138,12 @@ class MultiSourceModel(nn.Module):
                 code = torch.where(nothing[:, None], self.draw(len(given), generator), code)
             codes.append(code)
         return self.decode(torch.stack(codes, dim=1).flatten(0, 1), to)
+
+    def _nothing(self, rows: int) -> SourceBatch:
+        """Rows in which every source is absent."""
+        absent = torch.zeros(rows, dtype=torch.bool, device=self.device)
+        values = {source.name: torch.zeros(rows, *source.shape, device=self.device) for source in self.sources}
+        return SourceBatch(values, dict.fromkeys(self.source_names, absent))
 
     def wanted(self, to: Sequence[str] | str | None) -> tuple[str, ...]:
         """The names of the wanted sources, checked."""
@@ -160,6 +168,13 @@ class MultiSourceModel(nn.Module):
                 raise SourceError(f"Weight of source {name!r}: expected a number >= 0, got {weight}.")
             if weight > 0 and name not in given.present:
                 raise SourceError(f"Weight of source {name!r} is {weight:g}, but no image of it is given.")
-        if not any(weight > 0 for weight in weights.values()):
+        largest = max(weights.values(), default=0.0)
+        if not largest > 0:
             raise SourceError("Weights: at least one source needs a weight above 0.")
-        return torch.tensor([float(weights.get(name, 0.0)) for name in self.source_names], device=given.device)
+        shares = [float(weights.get(name, 0.0)) / largest for name in self.source_names]  # safe for any magnitude
+        vector = torch.tensor(shares, device=given.device)
+        present = given.presence(self.source_names)
+        lost = present.any(dim=0) & ~(present & (vector > 0)[:, None]).any(dim=0)
+        if bool(lost.any()):
+            raise SourceError(f"Row {int(lost.nonzero()[0])} has none of the sources with a weight above 0.")
+        return vector

@@ -2,18 +2,18 @@
 others."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from msvae.config import ModelConfig
-from msvae.errors import ConfigError, SourceError, unknown
+from msvae.errors import ConfigError, unknown
 from msvae.fusion import build_fusion
 from msvae.fusion.barycenter import Barycenter
 from msvae.fusion.product import ProductOfExperts
-from msvae.likelihoods import LIKELIHOODS, likelihood_scales
+from msvae.fusion.separate import Separate
+from msvae.likelihoods import likelihood_of, likelihood_scales
 from msvae.models.base import Features, Loss, MultiSourceModel, Weights
 from msvae.networks import SourceNetworks
 from msvae.networks.pairs import Pair
@@ -21,6 +21,8 @@ from msvae.objectives import build_objective
 from msvae.posterior import Experts, Posterior
 from msvae.priors import FittedMixture, StandardPrior
 from msvae.source import Source, SourceBatch, check_batch
+
+ENCODED_AT_ONCE = 500
 
 
 class JointVAE(MultiSourceModel):
@@ -33,8 +35,6 @@ class JointVAE(MultiSourceModel):
         config: the parts.
         networks: the user's own `{source: (encoder, decoder)}` modules, for some sources or all.
     """
-
-    latent_rules: ClassVar[tuple[str, ...]] = ("own", "product", "barycenter")
 
     def __init__(
         self, sources: Sequence[Source], config: ModelConfig, networks: Mapping[str, Pair] | None = None
@@ -57,7 +57,16 @@ class JointVAE(MultiSourceModel):
         self.prior = StandardPrior(latent)
         self.sampler = FittedMixture(config.sampler_components, latent) if config.sampler_components else None
 
+    @property
+    def latent_rules(self) -> tuple[str, ...]:
+        return ("own",) if isinstance(self.fusion, Separate) else ("own", "product", "barycenter")
+
+    @property
+    def has_fitted_sampler(self) -> bool:
+        return self.sampler is not None and self.sampler.is_fitted
+
     def loss(self, batch: SourceBatch, generator: Generator | None = None) -> Loss:
+        batch = batch.to(self.device)
         check_batch(batch, self.sources)
         return self.objective(self, batch, generator)
 
@@ -72,11 +81,6 @@ class JointVAE(MultiSourceModel):
                 mean, log_variance = blank, blank
             else:
                 mean, log_variance = self.networks.encode(name, _take(batch.values[name], rows))
-                if mean.shape[1] != self.config.latent:
-                    raise SourceError(
-                        f"Source {name!r}: its encoder must give 2 x {self.config.latent} numbers "
-                        f"(mean, log-variance), got {2 * mean.shape[1]}."
-                    )
                 if rows is not None:
                     mean = blank.index_copy(0, rows, mean)
                     log_variance = blank.index_copy(0, rows, log_variance)
@@ -98,18 +102,17 @@ class JointVAE(MultiSourceModel):
             source = self.sources[index]
             raw = self.networks.decode(name, self.fusion.code_of(_take(code, rows), index))
             target = source.normalise(_take(batch.values[name], rows))
-            score = LIKELIHOODS[source.likelihood].log_prob(raw, target, source)
+            score = likelihood_of(source).log_prob(raw, target, source)
             scores[name] = score if rows is None else score.new_zeros(len(batch)).index_copy(0, rows, score)
         return scores
 
     def encode(self, batch: SourceBatch, weights: Weights | None = None, rule: str = "own") -> Posterior:
+        batch = batch.to(self.device)
         check_batch(batch, self.sources, allow_empty_rows=True)
         if rule not in self.latent_rules:
             raise ConfigError(unknown("latent rule", rule, self.latent_rules))
         if rule == "own":
             fusion = self.fusion
-        elif self.config.fusion == "separate":
-            raise ConfigError(f"A model of separate sources has no shared code to fuse by {rule!r}.")
         elif rule == "product":
             fusion = ProductOfExperts(len(self.sources), self.config.prior_expert)
         else:
@@ -123,13 +126,13 @@ class JointVAE(MultiSourceModel):
             index = self.source_names.index(name)
             source = self.sources[index]
             raw = self.networks.decode(name, self.fusion.code_of(code, index))
-            images[name] = source.denormalise(LIKELIHOODS[source.likelihood].mean(raw, source))
+            images[name] = source.denormalise(likelihood_of(source).mean(raw, source))
         return SourceBatch.complete(images)
 
     def draw(
         self, rows: int, generator: Generator | None = None, *, from_prior: bool = False
     ) -> Float[Tensor, "rows latent"]:
-        if self.sampler is None or from_prior or not self.sampler.is_fitted:
+        if from_prior or self.sampler is None or not self.sampler.is_fitted:
             return self.prior.sample(rows, generator)
         return self.sampler.sample(rows, generator)
 
@@ -138,9 +141,12 @@ class JointVAE(MultiSourceModel):
         """Fit the sampler to the codes of training rows."""
         if self.sampler is not None:
             generator = torch.Generator(self.device).manual_seed(seed)
-            self.sampler.fit(self.encode(batch).sample(generator), seed)
+            parts = torch.arange(len(batch), device=batch.device).split(ENCODED_AT_ONCE)
+            codes = torch.cat([self.encode(batch.rows(part)).sample(generator) for part in parts])
+            self.sampler.fit(codes, seed)
 
     def features(self, batch: SourceBatch) -> Features:
+        batch = batch.to(self.device)
         pooled = self.encode(batch).mean
         maps = {}
         for name, has_it in batch.present.items():

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msvae.config import ModelConfig
 from msvae.errors import ConfigError, unknown
 
 
@@ -40,7 +41,7 @@ METHODS: dict[str, Method] = {
     ),
     "poe": Method(
         summary="product of experts; the code comes from a random subset of the sources in each step",
-        settings={"fusion": "poe", "subsets": "random"},
+        settings={"fusion": "poe", "subsets": "random", "objective": "elbo"},
         paper="Wu & Goodman, arXiv 1802.05335",
         year=2018,
         cost="M encodes, M decodes",
@@ -48,7 +49,7 @@ METHODS: dict[str, Method] = {
     ),
     "moe": Method(
         summary="mixture of experts; one source speaks for all in each step",
-        settings={"fusion": "moe", "subsets": "present"},
+        settings={"fusion": "moe", "subsets": "present", "objective": "elbo"},
         paper="Shi et al., arXiv 1911.03393",
         year=2019,
         cost="M encodes, M decodes",
@@ -56,7 +57,7 @@ METHODS: dict[str, Method] = {
     ),
     "mopoe": Method(
         summary="mixture of products of experts over all subsets",
-        settings={"fusion": "mopoe", "subsets": "present"},
+        settings={"fusion": "mopoe", "subsets": "present", "objective": "elbo"},
         paper="Sutter et al., arXiv 2105.02470",
         year=2021,
         cost="M encodes, M decodes, 2^M products",
@@ -64,7 +65,7 @@ METHODS: dict[str, Method] = {
     ),
     "barycenter": Method(
         summary="Wasserstein barycenter of the experts of a random subset",
-        settings={"fusion": "barycenter", "subsets": "random"},
+        settings={"fusion": "barycenter", "subsets": "random", "objective": "elbo"},
         paper="arXiv 2412.20487",
         year=2024,
         cost="M encodes, M decodes",
@@ -73,18 +74,47 @@ METHODS: dict[str, Method] = {
 }
 
 
+CUSTOM = "custom"  # what a composition is called that is no preset's
+
+
 def method_named(name: str) -> Method:
     """The method of that name.
 
     Raises:
         ConfigError: naming the known methods and the nearest one.
     """
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(unknown("method", name, METHODS))
     return METHODS[name]
 
 
-def with_method(model_settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Model settings completed by their method's: what the user set stays."""
-    name = model_settings.get("method", "mopoe")
-    return {**method_named(name).settings, "method": name, **model_settings}
+def with_method(name: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Model settings completed by a method's; what they say stays, and becomes `custom` if it is no preset's.
+
+    Args:
+        name: a method that is asked for; it replaces the parts that `settings` have from another one. None: the one that
+            `settings` name, `mopoe` where they name none.
+    """
+    wanted: Any = settings.get("method", "mopoe") if name is None else name
+    if wanted == CUSTOM:
+        return dict(settings)
+    own = method_named(wanted).settings
+    parts = {**own, **settings} if name is None else {**settings, **own}
+    changed = any(parts[key] != value for key, value in own.items())
+    return {**parts, "method": CUSTOM if changed else wanted}
+
+
+def check_method(config: ModelConfig) -> None:
+    """Refuse settings that bear the name of a method but are another composition.
+
+    Raises:
+        ConfigError: naming the part that differs.
+    """
+    if config.method == CUSTOM:
+        return
+    for key, value in method_named(config.method).settings.items():
+        if getattr(config, key) != value:
+            raise ConfigError(
+                f"Method {config.method!r} has {key} {value!r}, but the settings say {getattr(config, key)!r}. "
+                f"Take the method's (see with_method), or call it {CUSTOM!r}."
+            )

@@ -1,5 +1,6 @@
 """Which networks read and draw which source: one pair each, a shared trunk with FiLM, or the user's own modules."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,13 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.errors import ConfigError, SourceError, unknown
-from msvae.likelihoods import LIKELIHOODS
+from msvae.likelihoods import likelihood_of
 from msvae.networks.conv import ConvDecoder, ConvEncoder
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.source import Source
 
-LARGEST_LOG_VARIANCE = 12.0
-CUSTOM = "custom"
+LARGEST_LOG_VARIANCE = 12.0  # approached, never reached: a hard limit would have no gradient to come back by
 
 Pair = tuple[nn.Module, nn.Module]
 
@@ -43,7 +43,7 @@ def input_channels(source: Source) -> int:
 def network_input(source: Source, values: Tensor) -> Tensor:
     """The user's values as networks like them: [-1, 1], or one-hot channels for a categorical source."""
     if source.categories is None:
-        inputs = source.normalise(values) * 2 - 1
+        inputs = (source.normalise(values) * 2 - 1).float()
     else:
         one_hot = F.one_hot(values.round().long(), source.categories)  # (rows, *shape, categories)
         inputs = one_hot.movedim(-1, 1).flatten(1, 2).float()
@@ -61,7 +61,7 @@ class SourceNetworks(nn.Module):
         width: channels of the first map.
         shared_trunk: sources of equal shape, likelihood and classes share one pair, each with its own FiLM: fewer
             parameters, more data per weight.
-        custom: `{name: (encoder, decoder)}`, the user's own modules for some sources or all. The encoder maps
+        custom: `{name: (encoder, decoder)}`, copies of the user's own modules for some sources or all. The encoder maps
             (rows, input channels, ...) to (rows, encoder_outputs); the decoder (rows, decoder_inputs) to
             (rows, raw channels, ...).
     """
@@ -82,9 +82,10 @@ class SourceNetworks(nn.Module):
         for name in custom:
             if name not in names:
                 raise SourceError(f"Own networks: {unknown('source', name, names)}")
-        if kind not in NETWORKS and not (kind == CUSTOM and set(custom) == set(names)):
+        if kind not in NETWORKS:
             raise ConfigError(unknown("networks", kind, NETWORKS))
         self.sources = {source.name: source for source in sources}
+        self.encoder_outputs = encoder_outputs
         self.encoders = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
         self.trunk_of: dict[str, str] = {}
@@ -92,7 +93,7 @@ class SourceNetworks(nn.Module):
         for group in _groups([s for s in sources if s.name not in custom], shared_trunk):
             first = group[0]
             conditions = len(group) if len(group) > 1 else 0
-            raw_channels = LIKELIHOODS[first.likelihood].raw_channels(first)
+            raw_channels = likelihood_of(first).raw_channels(first)
             builder = NETWORKS[kind]
             self._add(
                 group,
@@ -100,13 +101,13 @@ class SourceNetworks(nn.Module):
                 builder.decoder(first, decoder_inputs, raw_channels, width=width, conditions=conditions),
             )
         for name, (encoder, decoder) in custom.items():
-            self._add([self.sources[name]], encoder, decoder)
+            self._add([self.sources[name]], copy.deepcopy(encoder), copy.deepcopy(decoder))
         for module in self.modules():  # convolutions are faster so, on CPUs with AVX-512 and on GPUs
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
     def _add(self, group: Sequence[Source], encoder: nn.Module, decoder: nn.Module) -> None:
-        trunk = group[0].name
+        trunk = f"of_{group[0].name}"  # a bare name could be one of nn.ModuleDict's own, such as "values"
         self.encoders[trunk], self.decoders[trunk] = encoder, decoder
         for index, source in enumerate(group):
             self.trunk_of[source.name] = trunk
@@ -117,11 +118,16 @@ class SourceNetworks(nn.Module):
         return module(argument) if condition is None else module(argument, condition)
 
     def encode(self, name: str, values: Tensor) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"]]:
-        """Mean and log-variance of q(z | x_name), in float32, the log-variance kept within +-12."""
+        """Mean and log-variance of q(z | x_name), in float32, the log-variance softly kept within +-12."""
         source = self.sources[name]
         outputs = self._call(self.encoders[self.trunk_of[name]], name, network_input(source, values)).float()
+        if outputs.dim() != 2 or outputs.shape[1] != self.encoder_outputs:
+            raise SourceError(
+                f"Source {name!r}: its encoder must give {self.encoder_outputs} numbers a row (means, log-variances), "
+                f"got {tuple(outputs.shape[1:])}."
+            )
         mean, log_variance = outputs.chunk(2, dim=1)
-        return mean, log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
+        return mean, LARGEST_LOG_VARIANCE * torch.tanh(log_variance / LARGEST_LOG_VARIANCE)
 
     def maps(self, name: str, values: Tensor) -> Tensor | None:
         """The encoder's last spatial map, or None where the network has none."""
@@ -134,7 +140,7 @@ class SourceNetworks(nn.Module):
         """The raw output that the source's likelihood reads, in float32."""
         raw = self._call(self.decoders[self.trunk_of[name]], name, code).float()
         source = self.sources[name]
-        expected = (LIKELIHOODS[source.likelihood].raw_channels(source), *source.shape[1:])
+        expected = (likelihood_of(source).raw_channels(source), *source.shape[1:])
         if tuple(raw.shape[1:]) != expected:
             raise SourceError(
                 f"Source {name!r}: its decoder must give {expected} for its {source.likelihood} likelihood, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
@@ -9,8 +10,15 @@ from torch import Generator, Tensor
 from msvae.source import SourceBatch
 
 if TYPE_CHECKING:
-    from msvae.models.base import Loss
     from msvae.models.joint import JointVAE
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A training loss in nats per row (a scalar), and the terms it is made of (detached scalars, for display)."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
 
 
 @runtime_checkable

@@ -8,12 +8,11 @@ import torch
 from torch import Generator
 
 from msvae.config import ModelConfig
-from msvae.objectives.base import mean_where_present
+from msvae.objectives.base import Loss, mean_where_present
 from msvae.source import SourceBatch
 from msvae.subsets import random_subset
 
 if TYPE_CHECKING:
-    from msvae.models.base import Loss
     from msvae.models.joint import JointVAE
 
 
@@ -32,8 +31,6 @@ class Elbo:
         self.beta = config.beta
 
     def __call__(self, model: JointVAE, batch: SourceBatch, generator: Generator | None = None) -> Loss:
-        from msvae.models.base import Loss
-
         experts = model.experts(batch)
         if self.random_subsets:
             experts = experts.restricted(random_subset(experts.present, generator))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from msvae.errors import ConfigError
+from msvae.errors import NonFiniteError
 from msvae.priors.base import Prior
 
 
@@ -37,29 +37,25 @@ class FittedMixture(Prior):
         return bool(self.fitted)
 
     def fit(self, codes: Float[Tensor, "rows latent"], seed: int = 0) -> None:
-        """Fit to codes by expectation maximisation (scikit-learn).
+        """Fit to codes by expectation maximisation (scikit-learn); few codes get fewer Gaussians.
 
         Raises:
-            ConfigError: for fewer codes than components, or non-finite codes.
+            NonFiniteError: for non-finite codes.
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
-        components = len(self.weights)
-        if len(codes) < components:
-            raise ConfigError(
-                f"A sampler of {components} Gaussians needs as many training rows; there are {len(codes)}. "
-                "Set model.sampler_components lower."
-            )
         if not bool(torch.isfinite(codes).all()):
-            raise ConfigError("The training codes are not finite; the sampler cannot be fitted.")
-        estimator = GaussianMixture(components, reg_covar=1e-4, max_iter=50, random_state=seed)
+            raise NonFiniteError("The codes of the training rows are not finite; the sampler cannot be fitted.")
+        used = min(len(self.weights), max(1, len(codes) // 2))
+        estimator = GaussianMixture(used, reg_covar=1e-4, max_iter=50, random_state=seed % 2**32)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # 50 rounds are enough to sample from
-            estimator.fit(codes.double().cpu().numpy())
-        self.weights.copy_(torch.from_numpy(estimator.weights_))
-        self.means.copy_(torch.from_numpy(estimator.means_))
-        self.factors.copy_(torch.linalg.cholesky(torch.from_numpy(estimator.covariances_)))
+            estimator.fit(codes.cpu().double().numpy())
+        self.weights.zero_()
+        self.weights[:used] = torch.from_numpy(estimator.weights_)
+        self.means[:used] = torch.from_numpy(estimator.means_)
+        self.factors[:used] = torch.linalg.cholesky(torch.from_numpy(estimator.covariances_))
         self.fitted.fill_(True)
 
     def sample(self, rows: int, generator: Generator | None = None) -> Float[Tensor, "rows latent"]:

@@ -2,25 +2,12 @@
 
 import io
 import itertools
-import json
-from pathlib import Path
+from typing import Any
 
 PALETTE = ("#2f6fdf", "#d99a00", "#2b9d5f", "#c2476b", "#7a55c7", "#3aa0a8", "#8a6d3b")
 
 
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl; a line cut short by a kill is left out."""
-    records = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue
-    return records
-
-
-def loss_curves(records: list[dict[str, float]]) -> str:
+def loss_curves(records: list[dict[str, Any]]) -> str:
     """Negative log-likelihood per source and KL over the steps, training thin and validation thick; an SVG element."""
     from matplotlib.figure import Figure
 
@@ -47,7 +34,7 @@ def loss_curves(records: list[dict[str, float]]) -> str:
     return text[text.index("<svg") :].replace("#000000", "currentColor")
 
 
-def _curve(axes, records: list[dict[str, float]], name: str, colour: str, label: str) -> None:  # type: ignore[no-untyped-def]
+def _curve(axes, records: list[dict[str, Any]], name: str, colour: str, label: str) -> None:  # type: ignore[no-untyped-def]
     skip = max((record["step"] for record in records), default=0) * 0.02  # the first steps would set the scale
     for key, width, alpha, shown in ((name, 0.8, 0.45, None), (f"validation/{name}", 2.0, 1.0, label)):
         points = [(record["step"], record[key]) for record in records if key in record and record["step"] > skip]

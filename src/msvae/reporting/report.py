@@ -14,10 +14,11 @@ from msvae.models.base import MultiSourceModel
 from msvae.questions import convert, fuse, generate, impute, reconstruct, weight_path
 from msvae.reporting import page
 from msvae.reporting.grids import strip, triangle, triangle_weights
-from msvae.reporting.plots import loss_curves, read_log
+from msvae.reporting.plots import loss_curves
 from msvae.reporting.tables import number, summary_lines
 from msvae.source import Source, SourceBatch
 from msvae.training.files import read_json, write_text
+from msvae.training.log import MetricsLog
 from msvae.training.progress import Display, Quiet, tracked
 from msvae.training.run import Run, open_run
 
@@ -41,7 +42,7 @@ def write_report(
     """
     opened = run if isinstance(run, Run) else open_run(run)
     model, folder = opened.model, opened.folder.path
-    rows = data or opened.data()
+    rows = opened.data(data)
     figures = read_json(folder / "metrics.json") if (folder / "metrics.json").exists() else None
     drawable = [source for source in model.sources if source.is_image]
     parts: list[Callable[[], str]] = [
@@ -59,9 +60,7 @@ def write_report(
     sections = [part() for part in tracked(parts, display or Quiet(), "drawing the report", len(parts))]
     names = ", ".join(model.source_names)
     title = f"{opened.config.model.method} on {rows.name}"
-    subtitle = (
-        f"One generative model over {len(model.sources)} sources: {names}. All figures and images are of test rows."
-    )
+    subtitle = f"One generative model over {len(model.sources)} sources: {names}. All figures are of test rows."
     path = Path(out) if out is not None else folder / "report.html"
     write_text(path, page.page(title, subtitle, [section for section in sections if section]))
     return path
@@ -79,10 +78,10 @@ def _cards(run: Run, figures: dict[str, Any] | None) -> str:
         return page.cards(entries)
     sources = list(figures["sources"].values())
     joint = sum(entry["psnr"] for entry in sources) / len(sources)
-    best: list[tuple[str, str]] = [("PSNR of reconstructions, dB", number(joint, 1))]
+    best: list[tuple[str, str]] = [("PSNR from all sources, dB", number(joint, 1))]
     if all(entry["single_psnr"] is not None for entry in sources):
         alone = sum(entry["single_psnr"] for entry in sources) / len(sources)
-        best.append(("the same, sources trained alone", number(alone, 1)))
+        best.append(("PSNR of VAEs trained alone, dB", number(alone, 1)))
     coherence = figures["conditional_coherence"].get("1")
     if coherence is not None:
         best.insert(0, ("coherence from one source", number(coherence)))
@@ -98,7 +97,8 @@ def _data(data: DataSet, sources: Sequence[Source]) -> str:
     strips = [page.labelled_strip(source.name, _strip(shown, source)) for source in sources]
     counts = ", ".join(f"{len(rows)} {split}" for split, rows in data.splits.items())
     shares = ", ".join(f"{name} {float(present.float().mean()):.0%}" for name, present in train.present.items())
-    text = f"{data.card.get('what', data.name)}. Rows: {counts}. Present in training rows: {shares}."
+    what = data.card.get("what", "your own rows")
+    text = f"Training rows of {data.name}: {what}. Rows: {counts}. Present in training rows: {shares}."
     return page.section("The data", text, *strips)
 
 
@@ -110,7 +110,7 @@ def _strip(batch: SourceBatch, source: Source) -> Any:
 
 
 def _losses(run: Run) -> str:
-    records = read_log(run.folder.metrics_log)
+    records = MetricsLog(run.folder.metrics_log).records()
     if not records:
         return ""
     return page.section("Losses", "Thin: training batches. Thick: validation rows.", loss_curves(records))
@@ -168,7 +168,7 @@ def _reconstructions(model: MultiSourceModel, data: DataSet, sources: Sequence[S
 
 
 def _conversions(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
-    if len(model.sources) < 2:
+    if len(sources) < 2:
         return ""
     batch = data.split("test").batch(slice(0, SHOWN_ROWS))
     content = []
@@ -250,7 +250,10 @@ def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Sour
 def _generated(model: MultiSourceModel, sources: Sequence[Source]) -> str:
     names = [source.name for source in sources]
     content = []
-    for from_prior, heading in ((False, "From the fitted sampler"), (True, "From the prior, for comparison")):
+    ways = [(True, "From the prior")]
+    if model.has_fitted_sampler:
+        ways = [(False, "From the sampler fitted to training codes"), (True, "From the prior, for comparison")]
+    for from_prior, heading in ways:
         made = generate(model, SHOWN_ROWS, names, from_prior=from_prior)
         content.append(f"<h3>{heading}</h3>")
         content += [page.labelled_strip(source.name, strip(made[source.name], source)) for source in sources]

@@ -51,7 +51,7 @@ def summary_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The figures that stand for the whole, each with its ceiling where it has one."""
     generation, ceilings = figures["generation"], figures["ceilings"]
     lines = []
-    accuracies = list(ceilings.get("classifier_accuracy", {}).values())
+    accuracies = list(ceilings.get("classifier_coherence", {}).values())
     ceiling = f" (real rows {number(sum(accuracies) / len(accuracies))})" if accuracies else ""
     for size, value in figures["conditional_coherence"].items():
         lines.append((f"coherence from {size} given", number(value) + ceiling))
@@ -59,7 +59,7 @@ def summary_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
         real = number(ceilings.get("joint_coherence"))
         lines += [
             ("joint coherence, generated", f"{number(generation['joint_coherence'])} (real rows {real})"),
-            ("the same, from the prior", number(generation["prior_joint_coherence"])),
+            ("the same, from the prior", number(generation.get("prior_joint_coherence"))),
             ("class entropy, generated", number(generation["class_entropy"])),
             (
                 "within-class variance",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -70,10 +71,12 @@ class RunFolder:
         if self.path.is_file():
             raise CheckpointError(f"{self.path} is a file; a run needs a folder.")
         if self.path.exists() and any(self.path.iterdir()):
-            what = "already holds a run" if (self.path / "config.json").exists() else "is not empty"
-            raise CheckpointError(
-                f"The folder {self.path} {what}. Go on with it by resuming (--resume), or choose another one (--out)."
-            )
+            if (self.path / "config.json").exists():
+                raise CheckpointError(
+                    f"The folder {self.path} already holds a run. Go on with it by resuming (--resume), "
+                    "or choose another one (--out)."
+                )
+            raise CheckpointError(f"The folder {self.path} is not empty and holds no run. Choose another one (--out).")
         write_json(
             self.path / "config.json",
             {
@@ -98,14 +101,19 @@ class RunFolder:
         return content
 
     def config(self) -> RunConfig:
-        return parse(RunConfig, self.description().get("config", {}))
+        return parse(RunConfig, _field(self.description(), "config", dict, self.path))
 
     def sources(self) -> tuple[Source, ...]:
-        return tuple(Source.from_dict(fields) for fields in self.description().get("sources", []))
+        entries = _field(self.description(), "sources", list, self.path)
+        try:
+            return tuple(Source.from_dict(fields) for fields in entries)
+        except (TypeError, AttributeError, ValueError) as error:
+            raise CheckpointError(f"{self.path / 'config.json'} is damaged: sources: {error}.") from None
 
     def checkpoints(self) -> list[Path]:
         """Folders of whole checkpoints, oldest first."""
-        return sorted(path for path in (self.path / "checkpoints").glob("step-*") if path.is_dir())
+        folders = (self.path / "checkpoints").glob("step-" + 8 * "[0-9]")
+        return sorted(path for path in folders if (path / MANIFEST).is_file())
 
     def latest(self) -> Path:
         """The newest checkpoint.
@@ -158,8 +166,16 @@ class RunFolder:
         return _load(self.latest(), TRAINING_FILE)
 
 
+def _field(content: Mapping[str, Any], key: str, kind: type, path: Path) -> Any:
+    if not isinstance(content.get(key), kind):
+        raise CheckpointError(f"{path / 'config.json'} is damaged: {key!r} is missing or of the wrong type.")
+    return content[key]
+
+
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
 
 
 def _check_version(content: Mapping[str, Any], path: Path) -> None:

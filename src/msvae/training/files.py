@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their place, flushed to disk, then renamed."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -42,7 +43,8 @@ def write_text(path: Path, text: str) -> None:
         flush_to_disk(temporary)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. What was there is unchanged.") from None
 
 
@@ -81,12 +83,12 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         fill(temporary)
         for file in temporary.iterdir():
             flush_to_disk(file)
+        replaced = path.with_name(f".{path.name}.old")
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(replaced)
         temporary.replace(path)
         flush_to_disk(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"Cannot write {path}: {error.strerror or error}. Older checkpoints are unchanged."
-        ) from None
+        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. What was there is unchanged.") from None

@@ -1,26 +1,25 @@
 """The training loop, to be read from top to bottom."""
 
-import json
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
 from msvae.data.base import Rows
-from msvae.errors import Interrupted, NonFiniteError
+from msvae.errors import CheckpointError, Interrupted, NonFiniteError
 from msvae.models.base import Loss, MultiSourceModel
 from msvae.training.checkpoint import Checkpoint, RunFolder
+from msvae.training.devices import accelerator_for
+from msvae.training.log import MetricsLog
 from msvae.training.progress import Display, Quiet, shown
 from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate
 
@@ -29,12 +28,13 @@ LOG_EVERY = 10
 VALIDATIONS_PER_RUN = 20
 VALIDATION_ROWS = 512
 AFTER_TRAINING_ROWS = 5000
+SMALLEST_LOSS_SCALE = 1e-6
 
 
 def fit(
     model: MultiSourceModel,
     train: Rows,
-    validation: Rows,
+    validation: Rows | None,
     config: TrainingConfig,
     run: RunFolder,
     *,
@@ -45,6 +45,7 @@ def fit(
     """Train a model and leave its checkpoints in the run folder.
 
     Args:
+        validation: rows to watch the loss on, never trained on; None for no watching.
         model: with fresh weights; on `resume` they are replaced by those of the newest checkpoint.
         resume: go on where the newest checkpoint stands; the result is bit for bit that of a run never stopped.
 
@@ -56,7 +57,7 @@ def fit(
         NonFiniteError: if a loss, gradient or weight is not finite; the last good checkpoint stays.
     """
     display = display or Quiet()
-    accelerator = _accelerator(config)
+    accelerator = accelerator_for(config)
     averaged = AveragedModel(model, multi_avg_fn=_average_with(config.ema_decay))  # copied before the model is wrapped
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
@@ -68,7 +69,8 @@ def fit(
     if resume:
         checkpoint = state.restore()
         step, seconds, total = checkpoint.step, checkpoint.seconds, checkpoint.total_steps or total
-        _cut_log(run.metrics_log, step)
+    log = MetricsLog(run.metrics_log)
+    log.cut_after(step)
     meter = (
         None
         if total is not None or config.budget is None
@@ -78,12 +80,7 @@ def fit(
     generator = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
 
-    with (
-        shown(display, title, total),
-        _stop_signals() as stop,
-        torch.random.fork_rng(),
-        run.metrics_log.open("a") as log,
-    ):
+    with shown(display, title, total), _stop_signals() as stop, torch.random.fork_rng():
         while total is None or step < total:
             began = time.perf_counter()
             torch.manual_seed(derived_seed(config.seed, "noise", step))  # for users' modules with dropout and the like
@@ -91,7 +88,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config.learning_rate, config.warmup_steps, total)
 
-            index = order(step)[accelerator.process_index :: accelerator.num_processes]
+            index = order(step)
             parts = index.tensor_split(min(config.accumulation, len(index)))
             losses: list[Loss] = []
             for part in parts:
@@ -114,11 +111,15 @@ def fit(
                     state.save(Checkpoint(step, total, seconds, False, state.extra()))
             if step % LOG_EVERY == 0 or step == total:
                 figures = _figures(losses)
-                _log(log, {"step": step, "seconds": round(seconds, 3), "rows": step * order.batch_size, **figures})
+                log.append({"step": step, "seconds": round(seconds, 3), "rows": step * order.batch_size, **figures})
                 display.update(step, total, _shown_figures(figures, order.batch_size / took))
-            if total is not None and (step % max(1, total // VALIDATIONS_PER_RUN) == 0 or step == total):
+            if (
+                validation is not None
+                and total is not None
+                and (step % max(1, total // VALIDATIONS_PER_RUN) == 0 or step == total)
+            ):
                 validated = _validate(averaged.module, validation, config, accelerator.device)
-                _log(log, {"step": step, **{f"validation/{name}": value for name, value in validated.items()}})
+                log.append({"step": step, **{f"validation/{name}": value for name, value in validated.items()}})
             if stop.is_set():
                 state.save(Checkpoint(step, total, seconds, False, state.extra()))
                 raise Interrupted(f"Stopped at step {step}; everything is saved in {run.path}. Go on with --resume.")
@@ -126,8 +127,9 @@ def fit(
                 state.save(Checkpoint(step, total, seconds, False, state.extra()))
                 saved_at = time.monotonic()
 
+    state.save(Checkpoint(step, total, seconds, False, state.extra()))  # before anything else can go wrong
     trained = _model_of(averaged).eval()
-    trained.after_training(train.batch(order.some(AFTER_TRAINING_ROWS)).to(accelerator.device), config.seed)
+    trained.after_training(train.batch(order.some(AFTER_TRAINING_ROWS)), config.seed)
     state.save(Checkpoint(step, total, seconds, True, state.extra()))
     return trained
 
@@ -145,7 +147,8 @@ class _State:
             accelerator,
             run,
         )
-        self.names = [name for name, _ in model.named_parameters()]
+        self.parameters = dict(model.named_parameters())
+        self.names = list(self.parameters)
 
     def extra(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
@@ -167,34 +170,28 @@ class _State:
         checkpoint = self.run.state()
         tensors = self.run.training_state()
         prefix = "model/"
-        self.model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        _model_of(self.averaged).load_state_dict(self.run.model_weights())
+        raw = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        try:
+            self.model.load_state_dict(raw)
+            _model_of(self.averaged).load_state_dict(self.run.model_weights())
+        except RuntimeError:
+            raise CheckpointError(
+                f"The weights in {self.run.latest()} do not fit the model of the run's settings, data and networks."
+            ) from None
         self.averaged.n_averaged.fill_(checkpoint.extra["averaged"])
         states: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer/"):
                 name, field = key.removeprefix("optimizer/").rsplit("/", 1)
+                parameter = self.parameters[name]
+                if value.shape == parameter.shape:  # moments lie in memory as their weights do
+                    value = torch.empty_like(parameter, device="cpu").copy_(value)
                 states.setdefault(self.names.index(name), {})[field] = value
         plain = self.optimizer.state_dict()
         self.optimizer.load_state_dict({"state": states, "param_groups": plain["param_groups"]})
         if self.accelerator.scaler and checkpoint.extra["scaler"]:
             self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
         return checkpoint
-
-
-def _accelerator(config: TrainingConfig) -> Accelerator:
-    AcceleratorState._reset_state()  # the state is global to a process; another run in it may want another precision
-    precision = native_precision(config)
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=config.device == "cpu")
-
-
-def native_precision(config: TrainingConfig) -> str:
-    """The precision to train in: the chosen one, or for `auto` bf16 where the device computes it natively."""
-    if config.precision != "auto":
-        return config.precision
-    if config.device != "cpu" and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu.is_available() and torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
 def _average_with(decay: float) -> Any:
@@ -239,7 +236,9 @@ def _refuse_non_finite_gradients(
     if accelerator.scaler is not None:
         if config.gradient_clip is not None:
             accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        return  # the scaler skips such steps by itself
+        if accelerator.scaler.get_scale() < SMALLEST_LOSS_SCALE:
+            raise NonFiniteError(_non_finite_text("every gradient, at any loss scale,", step, run))
+        return  # the scaler skips single such steps by itself
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in named])
     norm = torch.linalg.vector_norm(norms)
@@ -279,25 +278,6 @@ def _validate(model: Any, rows: Rows, config: TrainingConfig, device: torch.devi
     loss = model.loss(rows.batch(slice(0, VALIDATION_ROWS)).to(device), generator)
     model.train(was_training)
     return _figures([loss])
-
-
-def _log(log: Any, record: Mapping[str, Any]) -> None:
-    log.write(json.dumps(record) + "\n")
-    log.flush()
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint that the run goes on from."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            continue  # the line that a killed process was writing
-    path.write_text("".join(line + "\n" for line in kept))
 
 
 @contextmanager

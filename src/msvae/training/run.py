@@ -7,30 +7,39 @@ from pathlib import Path
 import torch
 
 from msvae.config import RunConfig
-from msvae.data import DataSet, load_data
+from msvae.data import DataSet, check_data, load_data, prepared
 from msvae.errors import CheckpointError, DataError
 from msvae.models import MultiSourceModel, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
-from msvae.training.loop import fit, native_precision
+from msvae.training.devices import native_precision
+from msvae.training.loop import fit
 from msvae.training.progress import Display, Quiet
 from msvae.training.schedule import derived_seed
 
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run: its folder, its settings, and its model ready to answer."""
+    """An opened run: its folder, its settings, and its model ready to answer (on the CPU, until it is moved)."""
 
     folder: RunFolder
     config: RunConfig
     model: MultiSourceModel
 
-    def data(self) -> DataSet:
-        """The data set that the run was trained on.
+    def data(self, own: DataSet | None = None) -> DataSet:
+        """The data set that the run was trained on, with the same images missing from training rows.
+
+        Args:
+            own: the rows of a run that was trained on a data set of the caller's own.
 
         Raises:
-            DataError: if it was trained on rows that the settings do not name.
+            DataError: if such rows are needed and not given, or do not fit the run.
         """
+        if own is not None:
+            rows = _rows(own, self.config)
+            if rows.sources != self.model.sources:
+                raise DataError(f"The sources of the data set {own.name!r} differ from those of the run.")
+            return rows
         if self.folder.description().get("own_data"):
             raise DataError(f"The run {self.folder.path} was trained on a data set of the caller's own; pass it again.")
         return load_data(self.config.data)
@@ -56,8 +65,9 @@ def train_run(
     """
     folder = RunFolder(out)
     training = config.training.model_copy(update={"precision": native_precision(config.training)})
-    config = config.model_copy(update={"training": training})
-    rows = data or load_data(config.data)
+    named = config.data if data is None else config.data.model_copy(update={"name": data.name, "options": {}})
+    config = config.model_copy(update={"training": training, "data": named})
+    rows = _rows(data, config)
     model = _fresh_model(rows, config, networks)
     folder.create(
         config,
@@ -90,7 +100,9 @@ def resume_run(
         raise DataError(
             f"The run {folder.path} was trained on a data set of the caller's own; pass it again to resume."
         )
-    rows = data or load_data(config.data)
+    rows = _rows(data, config)
+    if rows.sources != folder.sources():
+        raise DataError(f"The sources of the data set {rows.name!r} differ from those of the run {folder.path}.")
     model = _fresh_model(rows, config, _own_networks(folder, networks))
     return _trained(folder, config, rows, model, resume=started, display=display, title=title)
 
@@ -107,8 +119,18 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
     try:
         model.load_state_dict(folder.model_weights())
     except RuntimeError as error:
-        raise CheckpointError(f"The weights in {folder.latest()} do not fit the run's config.json: {error}") from None
+        detail = str(error).splitlines()[0]
+        raise CheckpointError(f"The weights in {folder.latest()} do not fit the run's config.json: {detail}") from None
     return Run(folder, config, model.to(device).eval())
+
+
+def _rows(own: DataSet | None, config: RunConfig) -> DataSet:
+    if own is None:
+        return load_data(config.data)
+    if not isinstance(own, DataSet):
+        raise DataError(f"Expected the name of a data set, or a DataSet; got {type(own).__name__}.")
+    check_data(own)
+    return prepared(own, config.data)
 
 
 def _fresh_model(data: DataSet, config: RunConfig, networks: Mapping[str, Pair] | None) -> MultiSourceModel:
@@ -137,8 +159,14 @@ def _trained(
     display: Display | None,
     title: str,
 ) -> Run:
-    validation = data.splits.get("validation", data.split("train"))
     trained = fit(
-        model, data.split("train"), validation, config.training, folder, resume=resume, display=display, title=title
+        model,
+        data.split("train"),
+        data.splits.get("validation"),
+        config.training,
+        folder,
+        resume=resume,
+        display=display,
+        title=title,
     )
-    return Run(folder, config, trained)
+    return Run(folder, config, trained.to("cpu"))

@@ -1,0 +1,52 @@
+"""The losses of a run as JSON lines."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msvae.errors import CheckpointError
+from msvae.training.files import write_text
+
+
+class MetricsLog:
+    """Appends records to a file, each a line; after a kill it goes on where the checkpoint stands.
+
+    Args:
+        path: the file; it need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line.
+
+        Raises:
+            CheckpointError: if it cannot be written (for example a full disk).
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"Cannot write {self.path}: {error.strerror or error}.") from None
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole lines; the one that a killed process was writing is left out."""
+        if not self.path.exists():
+            return []
+        records = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and "step" in record:
+                records.append(record)
+        return records
+
+    def cut_after(self, step: int) -> None:
+        """Drop what was written after the checkpoint of that step."""
+        if self.path.exists():
+            kept = [record for record in self.records() if record["step"] <= step]
+            write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
