@@ -92,7 +92,7 @@ def with_method(name: str | None, settings: Mapping[str, Any]) -> dict[str, Any]
     """Model settings completed by a method's; what they say stays, and becomes `custom` if it is no preset's.
 
     Args:
-        name: a method that is asked for; it replaces the parts that `settings` have from another one. None: the one that
+        name: a method asked for; it replaces the parts that `settings` have from another one. None: the one that
             `settings` name, `mopoe` where they name none.
     """
     wanted: Any = settings.get("method", "mopoe") if name is None else name
