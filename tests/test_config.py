@@ -22,7 +22,7 @@ from msvae.errors import ConfigError
         ({"training.precision": "bf17"}, "'training.precision'"),
         ({"model.beta": float("nan")}, "'model.beta'"),
         ({"training.learning_rate": float("inf")}, "'training.learning_rate'"),
-        ({"model.method": 5}, "Unknown method 5"),
+        ({"model.method": 5}, "Unknown method '5'"),
         ({"data.sources": []}, "'data.sources'"),
         ({"training.steps": 3, "training.epochs": 2}, "one length; training.steps and training.epochs"),
     ],

@@ -269,7 +269,7 @@ def test_the_elbo_is_what_its_formula_says(beta: float) -> None:
     ).sum()
     expected = -normal.log_prob(values).flatten(1).sum(dim=1).mean() + beta * kl
     loss = model.loss(SourceBatch.complete({"x": values}), generator())
-    torch.testing.assert_close(loss.total, expected)
+    torch.testing.assert_close(loss.total, expected, rtol=1e-4, atol=0)  # log-variances are softly bounded
 
 
 def test_likelihood_scaling_and_random_subsets_act() -> None:

@@ -34,7 +34,7 @@ LENGTHS = ("training.budget", "training.steps", "training.epochs")
 def run_config(
     data: str | None = None,
     method: str | None = None,
-    budget: str | float | None = None,
+    budget: str | int | float | None = None,
     settings: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
@@ -74,7 +74,7 @@ def train(
     method: str | None = None,
     *,
     out: str | Path,
-    budget: str | float | None = None,
+    budget: str | int | float | None = None,
     settings: Mapping[str, Any] | None = None,
     networks: Mapping[str, Pair] | None = None,
     display: Display | None = None,
@@ -211,7 +211,7 @@ def methods() -> Mapping[str, Method]:
 
 def demo(
     out: str | Path = "runs/demo",
-    budget: str | float = "40s",
+    budget: str | int | float = "40s",
     method: str = "poe",
     seed: int = 0,
     display: Display | None = None,

@@ -164,7 +164,7 @@ def merged(base: Mapping[str, Any], *, dotted: Mapping[str, Any]) -> dict[str, A
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def seconds(text: str | float) -> float:
+def seconds(text: str | int | float) -> float:
     """A duration such as `90s`, `10m`, `1.5h` or `90` in seconds.
 
     Raises:

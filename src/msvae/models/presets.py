@@ -77,14 +77,14 @@ METHODS: dict[str, Method] = {
 CUSTOM = "custom"  # what a composition is called that is no preset's
 
 
-def method_named(name: str) -> Method:
+def method_named(name: object) -> Method:
     """The method of that name.
 
     Raises:
         ConfigError: naming the known methods and the nearest one.
     """
     if not isinstance(name, str) or name not in METHODS:
-        raise ConfigError(unknown("method", name, METHODS))
+        raise ConfigError(unknown("method", str(name), METHODS))
     return METHODS[name]
 
 

@@ -35,8 +35,12 @@ def loss_curves(records: list[dict[str, Any]]) -> str:
 
 
 def _curve(axes, records: list[dict[str, Any]], name: str, colour: str, label: str) -> None:  # type: ignore[no-untyped-def]
+    watched = any(f"validation/{name}" in record for record in records)
     skip = max((record["step"] for record in records), default=0) * 0.02  # the first steps would set the scale
-    for key, width, alpha, shown in ((name, 0.8, 0.45, None), (f"validation/{name}", 2.0, 1.0, label)):
+    for key, width, alpha, shown in (
+        (name, 0.8, 0.45, None if watched else label),
+        (f"validation/{name}", 2.0, 1.0, label),
+    ):
         points = [(record["step"], record[key]) for record in records if key in record and record["step"] > skip]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=width, alpha=alpha, label=shown)

@@ -24,7 +24,7 @@ from msvae.training.run import Run, open_run
 
 SHOWN_ROWS = 12
 PATH_STEPS = 11
-CHOSEN_AMONG = 64
+CHOSEN_AMONG = 200
 VERSIONS = ("msvae", "torch", "accelerate", "numpy", "scikit-learn", "torchmetrics")
 
 
@@ -185,7 +185,7 @@ def _fusion(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -
     if len(sources) < 2 or "barycenter" not in model.latent_rules:
         return ""
     names = [source.name for source in sources]
-    row = _one_thing_each(model, data, names)
+    row = _one_thing_each(data, names)
     if row is None:
         return ""
     given = torch.cat([row.values[name] for name in names])
@@ -202,29 +202,33 @@ def _fusion(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -
     if len(sources) == 3:
         content.append(_triangles(model, row, sources))
     text = (
-        f"Different test rows, one from each source (the best reconstructed of the first {CHOSEN_AMONG}), "
+        f"Different test rows, one from each source (the most typical of the first {CHOSEN_AMONG}), "
         "made into one by weights that a person turns."
     )
     return page.section("Fusion by weights", text, *content)
 
 
-def _one_thing_each(model: MultiSourceModel, data: DataSet, names: Sequence[str]) -> SourceBatch | None:
-    """One row put together of different test rows, the best reconstructed, of different classes if there are any."""
+def _one_thing_each(data: DataSet, names: Sequence[str]) -> SourceBatch | None:
+    """One row put together of different test rows: typical images of different classes."""
     test = data.split("test")
     batch = test.batch(slice(0, CHOSEN_AMONG))
-    rebuilt = reconstruct(model, batch)
+    kinds = torch.arange(len(batch)) if test.labels is None else test.labels[:CHOSEN_AMONG]
     chosen: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
     for name in names:
-        error = (rebuilt[name] - batch.values[name]).square().flatten(1).mean(dim=1)
-        error = error.masked_fill(~batch.present[name], float("inf"))
-        for row in error.argsort().tolist():
-            kind = row if test.labels is None else int(test.labels[row])
-            if kind not in taken and bool(batch.present[name][row]):
-                taken.add(kind)
+        distance = _distance_to_class_mean(batch.values[name], kinds).masked_fill(~batch.present[name], float("inf"))
+        for row in distance.argsort().tolist():
+            if int(kinds[row]) not in taken and bool(batch.present[name][row]):
+                taken.add(int(kinds[row]))
                 chosen[name] = batch.values[name][row : row + 1]
                 break
     return SourceBatch.complete(chosen) if len(chosen) == len(names) else None
+
+
+def _distance_to_class_mean(images: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+    means = torch.stack([images[kinds == kind].mean(dim=0) for kind in kinds.unique()])
+    position = torch.searchsorted(kinds.unique(), kinds)
+    return (images - means[position]).square().flatten(1).mean(dim=1)
 
 
 def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Source]) -> str:
