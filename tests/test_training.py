@@ -349,10 +349,14 @@ def test_learning_rate_warms_up_and_falls_to_one_percent() -> None:
 
 
 def test_the_budget_meter_divides_what_is_left_by_the_mean_step() -> None:
-    meter = BudgetMeter(100.0, skip=2, count=4)
-    answers = [meter.add(seconds) for seconds in (5.0, 3.0, 1.0, 1.0, 2.0, 2.0)]
-    assert answers[:5] == [None] * 5
-    assert answers[5] == 6 + int((100 - 14) / 1.5)
+    meter = BudgetMeter(100.0, count=20)
+    answers = [meter.add(seconds) for seconds in [3.0] * 5 + [0.5] * 10 + [1.5] * 10]
+    assert answers[:21] == [None] * 21
+    assert answers[21] == 22 + int((100 - 30.5) / (15.5 / 17))  # 30 % of the budget ended the measuring
+    patient = BudgetMeter(1000.0, step=7, spent=100.0, count=20)
+    answers = [patient.add(2.0) for _ in range(25)]
+    assert answers[:24] == [None] * 24
+    assert answers[24] == 7 + 25 + int((1000 - 100 - 50) / 2)
     assert BudgetMeter(1.0).add(0.9) == 1
 
 

@@ -12,7 +12,7 @@ from msvae.errors import ConfigError, DataError
 from msvae.evaluation import evaluate_model
 from msvae.models import METHODS, Method, with_method
 from msvae.networks.pairs import Pair
-from msvae.reporting import write_report
+from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet
@@ -187,21 +187,6 @@ def single_baseline(
         },
     )
     return train_run(config, folder, data=data, networks=networks, display=display, title=title)
-
-
-def report(
-    run: str | Path | Run,
-    out: str | Path | None = None,
-    *,
-    data: DataSet | None = None,
-    display: Display | None = None,
-) -> Path:
-    """Write the report of a run as one self-contained HTML file, by default `RUN/report.html`.
-
-    Args:
-        data: the rows of a run that was trained on a data set of your own.
-    """
-    return write_report(run, out, data=data, display=display)
 
 
 def methods() -> Mapping[str, Method]:

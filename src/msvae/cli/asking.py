@@ -2,10 +2,11 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from msvae.cli.inputs import answer_mode, answered_sources, asked, numbered
 from msvae.cli.options import (
     Given,
     Json,
@@ -15,14 +16,9 @@ from msvae.cli.options import (
     RunPath,
     Seed,
     To,
-    parse_rows,
     parse_weights,
 )
 from msvae.cli.output import say, write_answer
-
-if TYPE_CHECKING:
-    from msvae.source import Source, SourceBatch
-    from msvae.training.run import Run
 
 Samples = Annotated[int, typer.Option("--n", "-n", help="Answers for each row.")]
 OUT = Path("out")
@@ -45,9 +41,9 @@ def reconstruct(
     """
     from msvae import questions
 
-    opened, batch, names = _asked(run, given, rows)
-    images = questions.reconstruct(opened, batch, _mode(mode), seed)
-    write_answer(out, images, _sources(opened, images), names, as_json, shown_above=batch.values)
+    opened, batch, names = asked(run, given, rows)
+    images = questions.reconstruct(opened, batch, answer_mode(mode), seed)
+    write_answer(out, images, answered_sources(opened, images), names, as_json, shown_above=batch.values)
 
 
 def convert(
@@ -71,9 +67,9 @@ def convert(
     """
     from msvae import questions
 
-    opened, batch, names = _asked(run, given, rows)
-    images = questions.convert(opened, batch, to, n, _mode(mode), seed)
-    write_answer(out, images, _sources(opened, images), _numbered(names, n), as_json)
+    opened, batch, names = asked(run, given, rows)
+    images = questions.convert(opened, batch, to, n, answer_mode(mode), seed)
+    write_answer(out, images, answered_sources(opened, images), numbered(names, n), as_json)
 
 
 def fuse(
@@ -102,14 +98,14 @@ def fuse(
 
     from msvae import questions
 
-    opened, batch, names = _asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows)
     weights = parse_weights(weight)
     images = questions.fuse(opened, batch, weights, by, to)
     if "fused" in images:
         range_of = questions.blended_source(opened.model, weights or dict.fromkeys(batch.names, 1.0))
         sources = [replace(range_of, name="fused")]
     else:
-        sources = _sources(opened, images)
+        sources = answered_sources(opened, images)
     write_answer(out, images, sources, names, as_json)
 
 
@@ -140,7 +136,7 @@ def interpolate(
     from msvae import questions
     from msvae.errors import ConfigError, unknown
 
-    opened, batch, _ = _asked(run, given, rows)
+    opened, batch, _ = asked(run, given, rows)
     if between == "rows":
         if len(batch) != 2:
             raise ConfigError(f"A walk between rows needs two of them; {len(batch)} are given (see --rows).")
@@ -158,7 +154,7 @@ def interpolate(
         answers = [questions.fuse(opened, one, weights, by, to) for weights in path]
         images = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
     labels = [f"step-{number:02d}" for number in range(steps)]
-    write_answer(out, images, _sources(opened, images), labels, as_json)
+    write_answer(out, images, answered_sources(opened, images), labels, as_json)
 
 
 def generate(
@@ -183,7 +179,7 @@ def generate(
 
     opened = open_run(run)
     images = questions.generate(opened, n, to, from_prior, seed)
-    write_answer(out, images, _sources(opened, images), [f"{row:05d}" for row in range(n)], as_json)
+    write_answer(out, images, answered_sources(opened, images), [f"{row:05d}" for row in range(n)], as_json)
 
 
 def impute(
@@ -203,7 +199,7 @@ def impute(
     """
     from msvae import questions
 
-    opened, batch, names = _asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows)
     answer = questions.impute(opened, batch, n, seed)
     filled = {
         name: [names[row] for row in flags.nonzero().squeeze(1).tolist()] for name, flags in answer.filled.items()
@@ -230,7 +226,7 @@ def features(
     from msvae.errors import DataError
 
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
-    opened, batch, names = _asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows)
     answer = questions.features(opened, batch)
     arrays = {f"maps_{name}": tensor.numpy() for name, tensor in answer.maps.items()}
     partial = out.with_name(f".{out.name}.part")
@@ -246,52 +242,6 @@ def features(
         raise DataError(f"Cannot write {out}: {error.strerror or error}.") from None
     shape = tuple(answer.pooled.shape)
     say(f"Features of {shape[0]} rows in {out}", {"file": str(out), "arrays": sorted(arrays)}, as_json)
-
-
-def _asked(run: Path, given: list[str], rows: str) -> "tuple[Run, SourceBatch, list[str]]":
-    """The opened run, the given rows and their names."""
-    from msvae.data.images import read_rows
-    from msvae.errors import ConfigError
-    from msvae.source import source_named
-    from msvae.training.run import open_run
-
-    opened = open_run(run)
-    paths: dict[str, Path | None] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        source_named(opened.model.sources, name)
-        if equals and not path:
-            raise ConfigError(f"--given {text!r}: expected a path behind the =.")
-        if name in paths:
-            raise ConfigError(f"Source {name!r} is given twice.")
-        paths[name] = Path(path) if equals else None
-    files = {name: path for name, path in paths.items() if path is not None}
-    if files and len(files) < len(paths):
-        raise ConfigError("Give a path for every source, or for none (then the run's test rows are taken).")
-    if files:
-        batch, names = read_rows(files, opened.model.sources)
-        return opened, batch, names
-    test = opened.data().split("test")
-    chosen = parse_rows(rows, len(test))
-    batch = test.batch(slice(chosen.start, chosen.stop)).select(paths)
-    return opened, batch, [f"{row:05d}" for row in chosen]
-
-
-def _sources(run: "Run", images: object) -> "list[Source]":
-    """The sources of an answer, in the model's order."""
-    return [source for source in run.model.sources if source.name in images]  # type: ignore[operator]
-
-
-def _numbered(names: list[str], n: int) -> list[str]:
-    return names if n == 1 else [f"{name}-{number:02d}" for name in names for number in range(n)]
-
-
-def _mode(text: str) -> Literal["sample", "mean"]:
-    from msvae.errors import ConfigError, unknown
-
-    if text == "mean" or text == "sample":
-        return text
-    raise ConfigError(unknown("mode", text, ["mean", "sample"]))
 
 
 def register(app: typer.Typer) -> None:

@@ -11,9 +11,10 @@ import yaml
 
 from msvae.data import DataSet
 from msvae.models.base import MultiSourceModel
-from msvae.questions import convert, fuse, generate, impute, reconstruct, weight_path
+from msvae.questions import convert, generate, impute, reconstruct
 from msvae.reporting import page
-from msvae.reporting.grids import strip, triangle, triangle_weights
+from msvae.reporting.fusing import fusion_section
+from msvae.reporting.grids import strip
 from msvae.reporting.plots import loss_curves
 from msvae.reporting.tables import number, summary_lines
 from msvae.source import Source, SourceBatch
@@ -23,8 +24,6 @@ from msvae.training.progress import Display, Quiet, tracked
 from msvae.training.run import Run, open_run
 
 SHOWN_ROWS = 12
-PATH_STEPS = 11
-CHOSEN_AMONG = 200
 VERSIONS = ("msvae", "torch", "accelerate", "numpy", "scikit-learn", "torchmetrics")
 
 
@@ -52,7 +51,7 @@ def write_report(
         lambda: _tests(figures, model),
         lambda: _reconstructions(model, rows, drawable),
         lambda: _conversions(model, rows, drawable),
-        lambda: _fusion(model, rows, drawable),
+        lambda: fusion_section(model, rows, drawable),
         lambda: _generated(model, drawable),
         lambda: _imputed(model, rows, drawable),
         lambda: _settings(opened),
@@ -178,77 +177,6 @@ def _conversions(model: MultiSourceModel, data: DataSet, sources: Sequence[Sourc
         content += [f"<h3>Given {given.name} alone</h3>", page.labelled_strip(given.name, _strip(batch, given))]
         content += [page.labelled_strip(f"→ {source.name}", strip(answers[source.name], source)) for source in others]
     return page.section("Every source from every other", "One source given, the others converted from it.", *content)
-
-
-def _fusion(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
-    sources = [source for source in sources if source.shape == sources[0].shape][:3]
-    if len(sources) < 2 or "barycenter" not in model.latent_rules:
-        return ""
-    names = [source.name for source in sources]
-    row = _one_thing_each(data, names)
-    if row is None:
-        return ""
-    given = torch.cat([row.values[name] for name in names])
-    content = [page.labelled_strip(", ".join(names), strip(given, sources[0]))]
-    path = weight_path(names, PATH_STEPS)
-    for rule, label in (("barycenter", "latent, barycenter"), ("product", "latent, product")):
-        content.append(f"<h3>Along the weights {' → '.join(names)}: {label}</h3>")
-        walk = [fuse(model, row, weights, rule, names) for weights in path]
-        content += [page.labelled_strip(s.name, strip(torch.cat([w[s.name] for w in walk]), s)) for s in sources]
-    content.append("<h3>The same in image space, for comparison</h3>")
-    for rule, label in (("mean", "weighted mean"), ("pyramid", "pyramid blend")):
-        walk = [fuse(model, row, weights, rule)["fused"] for weights in path]
-        content.append(page.labelled_strip(label, strip(torch.cat(walk), sources[0])))
-    if len(sources) == 3:
-        content.append(_triangles(model, row, sources))
-    text = (
-        f"Different test rows, one from each source (the most typical of the first {CHOSEN_AMONG}), "
-        "made into one by weights that a person turns."
-    )
-    return page.section("Fusion by weights", text, *content)
-
-
-def _one_thing_each(data: DataSet, names: Sequence[str]) -> SourceBatch | None:
-    """One row put together of different test rows: typical images of different classes."""
-    test = data.split("test")
-    batch = test.batch(slice(0, CHOSEN_AMONG))
-    kinds = torch.arange(len(batch)) if test.labels is None else test.labels[:CHOSEN_AMONG]
-    chosen: dict[str, torch.Tensor] = {}
-    taken: set[int] = set()
-    for name in names:
-        distance = _distance_to_class_mean(batch.values[name], kinds).masked_fill(~batch.present[name], float("inf"))
-        for row in distance.argsort().tolist():
-            if int(kinds[row]) not in taken and bool(batch.present[name][row]):
-                taken.add(int(kinds[row]))
-                chosen[name] = batch.values[name][row : row + 1]
-                break
-    return SourceBatch.complete(chosen) if len(chosen) == len(names) else None
-
-
-def _distance_to_class_mean(images: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-    means = torch.stack([images[kinds == kind].mean(dim=0) for kind in kinds.unique()])
-    position = torch.searchsorted(kinds.unique(), kinds)
-    return (images - means[position]).square().flatten(1).mean(dim=1)
-
-
-def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Source]) -> str:
-    names = [source.name for source in sources]
-    shapes, looks = [], []
-    for line in triangle_weights(names):
-        answers = [(weights, fuse(model, row, weights, "barycenter", names)) for weights in line]
-        shapes.append([answer[names[0]][0] for _, answer in answers])
-        looks.append([sum(w[name] * answer[name][0] for name in names) for w, answer in answers])
-    pictures = []
-    for lines, caption in (
-        (shapes, f"The code by weights, drawn by {names[0]}"),
-        (looks, "The code and the look by weights"),
-    ):
-        pictures.append(
-            f'<div><h3>{caption}</h3><div class="corners top"><span>{names[0]}</span></div>'
-            f"{page.image(triangle(lines, sources[0]), caption)}"
-            f'<div class="corners"><span>{names[1]}</span><span>{names[2]}</span></div></div>'
-        )
-    return f'<div class="pair">{"".join(pictures)}</div>'
 
 
 def _generated(model: MultiSourceModel, sources: Sequence[Source]) -> str:

@@ -15,13 +15,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
 from msvae.data.base import Rows
-from msvae.errors import CheckpointError, Interrupted, NonFiniteError
+from msvae.errors import Interrupted, NonFiniteError
 from msvae.models.base import Loss, MultiSourceModel
 from msvae.training.checkpoint import Checkpoint, RunFolder
 from msvae.training.devices import accelerator_for
 from msvae.training.log import MetricsLog
 from msvae.training.progress import Display, Quiet, shown
 from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate
+from msvae.training.state import TrainingState, model_of, non_finite_text
 
 DEFAULT_EPOCHS = 30
 LOG_EVERY = 10
@@ -64,18 +65,14 @@ def fit(
     )
     averaged.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    state = _State(model, averaged, optimizer, accelerator, run)
+    state = TrainingState(model, averaged, optimizer, accelerator, run)
     step, seconds, total = 0, 0.0, _planned_steps(config, len(train))
     if resume:
         checkpoint = state.restore()
         step, seconds, total = checkpoint.step, checkpoint.seconds, checkpoint.total_steps or total
     log = MetricsLog(run.metrics_log)
     log.cut_after(step)
-    meter = (
-        None
-        if total is not None or config.budget is None
-        else BudgetMeter(config.budget, count=max(20, config.warmup_steps - 10))
-    )
+    meter = BudgetMeter(config.budget, step, seconds, config.warmup_steps - 10) if config.budget else None
     order = BatchOrder(len(train), config.batch_size, config.seed)
     generator = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
@@ -113,11 +110,7 @@ def fit(
                 figures = _figures(losses)
                 log.append({"step": step, "seconds": round(seconds, 3), "rows": step * order.batch_size, **figures})
                 display.update(step, total, _shown_figures(figures, order.batch_size / took))
-            if (
-                validation is not None
-                and total is not None
-                and (step % max(1, total // VALIDATIONS_PER_RUN) == 0 or step == total)
-            ):
+            if validation is not None and _validation_is_due(step, total):
                 validated = _validate(averaged.module, validation, config, accelerator.device)
                 log.append({"step": step, **{f"validation/{name}": value for name, value in validated.items()}})
             if stop.is_set():
@@ -128,70 +121,10 @@ def fit(
                 saved_at = time.monotonic()
 
     state.save(Checkpoint(step, total, seconds, False, state.extra()))  # before anything else can go wrong
-    trained = _model_of(averaged).eval()
+    trained = model_of(averaged).eval()
     trained.after_training(train.batch(order.some(AFTER_TRAINING_ROWS)), config.seed)
     state.save(Checkpoint(step, total, seconds, True, state.extra()))
     return trained
-
-
-class _State:
-    """What a checkpoint holds: raw weights, averaged weights, optimiser; by parameter name, as tensors."""
-
-    def __init__(
-        self, model: MultiSourceModel, averaged: AveragedModel, optimizer: Any, accelerator: Accelerator, run: RunFolder
-    ) -> None:
-        self.model, self.averaged, self.optimizer, self.accelerator, self.run = (
-            model,
-            averaged,
-            optimizer,
-            accelerator,
-            run,
-        )
-        self.parameters = dict(model.named_parameters())
-        self.names = list(self.parameters)
-
-    def extra(self) -> dict[str, Any]:
-        scaler = self.accelerator.scaler
-        return {"averaged": int(self.averaged.n_averaged), "scaler": scaler.state_dict() if scaler else {}}
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        for name, parameter in self.model.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise NonFiniteError(_non_finite_text(f"the weights {name}", checkpoint.step, self.run))
-        tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                tensors[f"optimizer/{self.names[index]}/{key}"] = torch.as_tensor(value)
-        self.run.save(checkpoint, _model_of(self.averaged).state_dict(), tensors)
-
-    def restore(self) -> Checkpoint:
-        checkpoint = self.run.state()
-        tensors = self.run.training_state()
-        prefix = "model/"
-        raw = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        try:
-            self.model.load_state_dict(raw)
-            _model_of(self.averaged).load_state_dict(self.run.model_weights())
-        except RuntimeError:
-            raise CheckpointError(
-                f"The weights in {self.run.latest()} do not fit the model of the run's settings, data and networks."
-            ) from None
-        self.averaged.n_averaged.fill_(checkpoint.extra["averaged"])
-        states: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer/"):
-                name, field = key.removeprefix("optimizer/").rsplit("/", 1)
-                parameter = self.parameters[name]
-                if value.shape == parameter.shape:  # moments lie in memory as their weights do
-                    value = torch.empty_like(parameter, device="cpu").copy_(value)
-                states.setdefault(self.names.index(name), {})[field] = value
-        plain = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({"state": states, "param_groups": plain["param_groups"]})
-        if self.accelerator.scaler and checkpoint.extra["scaler"]:
-            self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
-        return checkpoint
 
 
 def _average_with(decay: float) -> Any:
@@ -203,12 +136,6 @@ def _average_with(decay: float) -> Any:
         torch._foreach_lerp_(averages, currents, weight)  # pyright: ignore[reportPrivateImportUsage]
 
     return average
-
-
-def _model_of(averaged: AveragedModel) -> MultiSourceModel:
-    module = averaged.module
-    assert isinstance(module, MultiSourceModel)
-    return module
 
 
 def _planned_steps(config: TrainingConfig, rows: int) -> int | None:
@@ -227,7 +154,7 @@ def _refuse_non_finite_loss(loss: Loss, step: int, run: RunFolder) -> None:
     guilty = [name for name, value in loss.terms.items() if not bool(torch.isfinite(value))]
     sources = [name.split("/", 1)[1] for name in guilty if "/" in name]
     what = f"the loss of source {', '.join(map(repr, sources))}" if sources else f"the loss ({', '.join(guilty)})"
-    raise NonFiniteError(_non_finite_text(what, step, run))
+    raise NonFiniteError(non_finite_text(what, step, run))
 
 
 def _refuse_non_finite_gradients(
@@ -237,22 +164,16 @@ def _refuse_non_finite_gradients(
         if config.gradient_clip is not None:
             accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
         if accelerator.scaler.get_scale() < SMALLEST_LOSS_SCALE:
-            raise NonFiniteError(_non_finite_text("every gradient, at any loss scale,", step, run))
+            raise NonFiniteError(non_finite_text("every gradient, at any loss scale,", step, run))
         return  # the scaler skips single such steps by itself
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in named])
     norm = torch.linalg.vector_norm(norms)
     if not bool(torch.isfinite(norm)):
         name = next(name for (name, _), value in zip(named, norms, strict=True) if not bool(torch.isfinite(value)))
-        raise NonFiniteError(_non_finite_text(f"the gradient of {name}", step, run))
+        raise NonFiniteError(non_finite_text(f"the gradient of {name}", step, run))
     if config.gradient_clip is not None and float(norm) > config.gradient_clip:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.gradient_clip, norm)
-
-
-def _non_finite_text(what: str, step: int, run: RunFolder) -> str:
-    kept = run.checkpoints()
-    last = f"The last good checkpoint is {kept[-1].name}." if kept else "No checkpoint had been written yet."
-    return f"Step {step + 1}: {what} is not finite; the run was stopped. {last} Try a lower learning rate."
 
 
 def _figures(losses: list[Loss]) -> dict[str, float]:
@@ -267,6 +188,10 @@ def _figures(losses: list[Loss]) -> dict[str, float]:
 def _shown_figures(figures: Mapping[str, float], rows_per_second: float) -> dict[str, str]:
     short = {name.removeprefix("reconstruction/"): f"{value:.0f}" for name, value in figures.items()}
     return {**short, "rows/s": f"{rows_per_second:.0f}"}
+
+
+def _validation_is_due(step: int, total: int | None) -> bool:
+    return total is not None and (step % max(1, total // VALIDATIONS_PER_RUN) == 0 or step == total)
 
 
 @torch.no_grad()

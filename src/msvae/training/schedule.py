@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 FINAL_RATE_SHARE = 0.01
+SKIPPED_STEPS = 5
 
 
 def derived_seed(seed: int, purpose: str, number: int) -> int:
@@ -64,21 +65,22 @@ class BudgetMeter:
 
     Args:
         budget: seconds of training, those of the measurement included.
-        skip: first steps that are not counted (they allocate and compile).
-        count: steps that are. Measuring ends early once it has taken 30 % of the budget.
+        step, spent: steps and seconds that were taken before, by a run stopped while it was measuring.
+        count: steps that are measured, at least 20; the very first ones, which allocate and compile, do not count.
+            Measuring ends early once it has taken 30 % of the budget.
     """
 
-    def __init__(self, budget: float, skip: int = 5, count: int = 90) -> None:
-        self.budget, self.skip, self.count = budget, skip, count
+    def __init__(self, budget: float, step: int = 0, spent: float = 0.0, count: int = 90) -> None:
+        self.budget, self.step, self.spent = budget, step, spent
+        self.count = max(20, count)
         self._times: list[float] = []
 
     def add(self, seconds: float) -> int | None:
         """Tell how long a step took; returns the run's number of steps once it is known."""
         self._times.append(seconds)
-        spent = sum(self._times)
-        done = len(self._times)
-        if done < self.skip + self.count and spent < 0.3 * self.budget:
+        spent = self.spent + sum(self._times)
+        if len(self._times) < SKIPPED_STEPS + self.count and spent < 0.3 * self.budget:
             return None
-        counted = self._times[self.skip :] or self._times
+        counted = self._times[SKIPPED_STEPS:] or self._times
         per_step = sum(counted) / len(counted)
-        return done + int(max(0.0, self.budget - spent) / per_step)
+        return self.step + len(self._times) + int(max(0.0, self.budget - spent) / per_step)

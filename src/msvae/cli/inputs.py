@@ -1,0 +1,56 @@
+"""How the words of a question become rows: image files and folders, or the run's own test rows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from msvae.cli.options import parse_rows
+
+if TYPE_CHECKING:
+    from msvae.source import Source, SourceBatch
+    from msvae.training.run import Run
+
+
+def asked(run: Path, given: list[str], rows: str) -> "tuple[Run, SourceBatch, list[str]]":
+    """The opened run, the given rows and their names."""
+    from msvae.data.images import read_rows
+    from msvae.errors import ConfigError
+    from msvae.source import source_named
+    from msvae.training.run import open_run
+
+    opened = open_run(run)
+    paths: dict[str, Path | None] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        source_named(opened.model.sources, name)
+        if equals and not path:
+            raise ConfigError(f"--given {text!r}: expected a path behind the =.")
+        if name in paths:
+            raise ConfigError(f"Source {name!r} is given twice.")
+        paths[name] = Path(path) if equals else None
+    files = {name: path for name, path in paths.items() if path is not None}
+    if files and len(files) < len(paths):
+        raise ConfigError("Give a path for every source, or for none (then the run's test rows are taken).")
+    if files:
+        batch, names = read_rows(files, opened.model.sources)
+        return opened, batch, names
+    test = opened.data().split("test")
+    chosen = parse_rows(rows, len(test))
+    batch = test.batch(slice(chosen.start, chosen.stop)).select(paths)
+    return opened, batch, [f"{row:05d}" for row in chosen]
+
+
+def answered_sources(run: "Run", images: object) -> "list[Source]":
+    """The sources of an answer, in the model's order."""
+    return [source for source in run.model.sources if source.name in images]  # type: ignore[operator]
+
+
+def numbered(names: list[str], n: int) -> list[str]:
+    return names if n == 1 else [f"{name}-{number:02d}" for name in names for number in range(n)]
+
+
+def answer_mode(text: str) -> Literal["sample", "mean"]:
+    from msvae.errors import ConfigError, unknown
+
+    if text == "mean" or text == "sample":
+        return text
+    raise ConfigError(unknown("mode", text, ["mean", "sample"]))

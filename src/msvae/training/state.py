@@ -1,0 +1,86 @@
+"""What training is made of at a step, in and out of checkpoints: raw weights, averaged weights, optimiser."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from msvae.errors import CheckpointError, NonFiniteError
+from msvae.models.base import MultiSourceModel
+from msvae.training.checkpoint import Checkpoint, RunFolder
+
+
+class TrainingState:
+    """What a checkpoint holds: raw weights, averaged weights, optimiser; by parameter name, as tensors."""
+
+    def __init__(
+        self, model: MultiSourceModel, averaged: AveragedModel, optimizer: Any, accelerator: Accelerator, run: RunFolder
+    ) -> None:
+        self.model, self.averaged, self.optimizer, self.accelerator, self.run = (
+            model,
+            averaged,
+            optimizer,
+            accelerator,
+            run,
+        )
+        self.parameters = dict(model.named_parameters())
+        self.names = list(self.parameters)
+
+    def extra(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        return {"averaged": int(self.averaged.n_averaged), "scaler": scaler.state_dict() if scaler else {}}
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        for name, parameter in self.model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise NonFiniteError(non_finite_text(f"the weights {name}", checkpoint.step, self.run))
+        tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer/{self.names[index]}/{key}"] = torch.as_tensor(value)
+        self.run.save(checkpoint, model_of(self.averaged).state_dict(), tensors)
+
+    def restore(self) -> Checkpoint:
+        checkpoint = self.run.state()
+        tensors = self.run.training_state()
+        prefix = "model/"
+        raw = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        try:
+            self.model.load_state_dict(raw)
+            model_of(self.averaged).load_state_dict(self.run.model_weights())
+        except RuntimeError:
+            raise CheckpointError(
+                f"The weights in {self.run.latest()} do not fit the model of the run's settings, data and networks."
+            ) from None
+        self.averaged.n_averaged.fill_(checkpoint.extra["averaged"])
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer/"):
+                name, field = key.removeprefix("optimizer/").rsplit("/", 1)
+                parameter = self.parameters[name]
+                if value.shape == parameter.shape:  # moments lie in memory as their weights do
+                    value = torch.empty_like(parameter, device="cpu").copy_(value)
+                states.setdefault(self.names.index(name), {})[field] = value
+        plain = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({"state": states, "param_groups": plain["param_groups"]})
+        if self.accelerator.scaler and checkpoint.extra["scaler"]:
+            self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
+        return checkpoint
+
+
+def model_of(averaged: AveragedModel) -> MultiSourceModel:
+    """The model whose weights are the running average."""
+    module = averaged.module
+    assert isinstance(module, MultiSourceModel)
+    return module
+
+
+def non_finite_text(what: str, step: int, run: RunFolder) -> str:
+    """What is not finite, since when, and what is left on disk."""
+    kept = run.checkpoints()
+    last = f"The last good checkpoint is {kept[-1].name}." if kept else "No checkpoint had been written yet."
+    return f"Step {step + 1}: {what} is not finite; the run was stopped. {last} Try a lower learning rate."
