@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PLAIN_INTERVAL_SECONDS = 10.0
+ROOMY_COLUMNS = 120  # in narrower terminals only the loss and the speed are shown
 T = TypeVar("T")
 
 
@@ -70,7 +71,7 @@ class LiveBar:
     def start(self, title: str, total: int | None) -> None:
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TextColumn("[dim]{task.fields[figures]}"),
             TimeElapsedColumn(),
@@ -81,7 +82,8 @@ class LiveBar:
         self.task = self.progress.add_task(title, total=total, figures="")
 
     def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None:
-        shown = "  ".join(f"{name} {value}" for name, value in figures.items())
+        names = list(figures) if self.console.width >= ROOMY_COLUMNS else [*list(figures)[:1], *list(figures)[-1:]]
+        shown = "  ".join(f"{name} {figures[name]}" for name in dict.fromkeys(names))
         self.progress.update(self.task, completed=done, total=total, figures=shown)
 
     def finish(self) -> None:
