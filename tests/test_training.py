@@ -174,6 +174,31 @@ def digits_like() -> Rows:
     )
 
 
+def test_mixed_sources_with_holes_are_tested_and_reported(tmp_path: Path) -> None:
+    """Two images and a map of classes; garbage where a source is absent; no labels."""
+    generator = np.random.default_rng(0)
+    sources = [
+        Source("photo", (3, 8, 8)),
+        Source("scan", (3, 8, 8), likelihood="normal", value_range=(-1.0, 1.0)),
+        Source("map", (1, 8, 8), likelihood="categorical", categories=3),
+    ]
+    images = {
+        "photo": generator.random((10, 3, 8, 8)),
+        "scan": 2 * generator.random((10, 3, 8, 8)) - 1,
+        "map": generator.integers(0, 3, (10, 1, 8, 8), dtype=np.uint8),
+    }
+    rows = complete_rows(sources, images)
+    rows.present["photo"][::2] = False
+    rows.values["photo"][::2] = float("nan")
+    assert sorted(rows.all().values["map"].unique().tolist()) == [0.0, 1.0, 2.0]
+    data = DataSet("mixed", {"train": rows, "test": rows}, shared_content=True)
+    run = api.train(data, "poe", out=tmp_path / "run", settings=SMALL)
+    figures = api.evaluate(run, data=data)
+    assert 0 < figures["sources"]["map"]["accuracy"] <= 1
+    assert figures["sources"]["map"]["psnr"] is None
+    assert "Fusion by weights" in api.report(run, data=data).read_text()
+
+
 def test_own_modules_are_trained_saved_and_wanted_again(tmp_path: Path) -> None:
     data = own_data()
     pair = (nn.Sequential(nn.Flatten(), nn.Linear(64, 12)), nn.Sequential(nn.Linear(6, 64), nn.Unflatten(1, (1, 8, 8))))

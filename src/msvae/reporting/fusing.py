@@ -17,6 +17,7 @@ CHOSEN_AMONG = 200
 
 def fusion_section(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
     """Walks and triangles of weights over three images of different things; empty where a model has no shared code."""
+    sources = [source for source in sources if source.categories is None]  # class numbers cannot be blended
     sources = [source for source in sources if source.shape == sources[0].shape][:3]
     if len(sources) < 2 or "barycenter" not in model.latent_rules:
         return ""
@@ -52,9 +53,11 @@ def one_thing_each(data: DataSet, names: Sequence[str]) -> SourceBatch | None:
     chosen: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
     for name in names:
-        distance = _distance_to_class_mean(batch.values[name], kinds).masked_fill(~batch.present[name], float("inf"))
+        present = batch.present[name]
+        images = batch.values[name].masked_fill(~present.view(-1, 1, 1, 1), 0.0)  # where absent, anything may stand
+        distance = _distance_to_class_mean(images, kinds).masked_fill(~present, float("inf"))
         for row in distance.argsort().tolist():
-            if int(kinds[row]) not in taken and bool(batch.present[name][row]):
+            if int(kinds[row]) not in taken and bool(present[row]):
                 taken.add(int(kinds[row]))
                 chosen[name] = batch.values[name][row : row + 1]
                 break

@@ -75,12 +75,11 @@ def _cards(run: Run, figures: dict[str, Any] | None) -> str:
     ]
     if figures is None:
         return page.cards(entries)
-    sources = list(figures["sources"].values())
-    joint = sum(entry["psnr"] for entry in sources) / len(sources)
-    best: list[tuple[str, str]] = [("PSNR from all sources, dB", number(joint, 1))]
-    if all(entry["single_psnr"] is not None for entry in sources):
-        alone = sum(entry["single_psnr"] for entry in sources) / len(sources)
-        best.append(("PSNR of VAEs trained alone, dB", number(alone, 1)))
+    best: list[tuple[str, str]] = []
+    for key, label in (("psnr", "PSNR from all sources, dB"), ("single_psnr", "PSNR of VAEs trained alone, dB")):
+        known = [entry[key] for entry in figures["sources"].values() if entry[key] is not None]
+        if known:
+            best.append((label, number(sum(known) / len(known), 1)))
     coherence = figures["conditional_coherence"].get("1")
     if coherence is not None:
         best.insert(0, ("coherence from one source", number(coherence)))
