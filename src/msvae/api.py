@@ -26,8 +26,6 @@ DEMO_SETTINGS = {
     "training.batch_size": 32,
     "training.learning_rate": 4e-3,
 }
-
-
 LENGTHS = ("training.budget", "training.steps", "training.epochs")
 
 
@@ -121,7 +119,7 @@ def evaluate(
     Args:
         baseline: also train (once, kept in the run's folder `single`) the same networks as independent single-source
             VAEs with the same seed and number of steps, to compare with.
-        seed: of the verifiers and of sampling; the run's own by default.
+        seed: of sampling and probes; the run's own by default. The verifiers have one of their own.
         data: the rows of a run that was trained on a data set of your own.
         networks: your own modules with fresh weights for the baseline, where the run has such.
     """
@@ -130,10 +128,11 @@ def evaluate(
     single = None
     if baseline and opened.config.model.method != "single":
         single = single_baseline(opened, data=data, networks=networks, display=display).model
+    rows = opened.data(data)
     figures = evaluate_model(
         opened.model,
-        opened.data(data),
-        verifier_rows=_complete_training_rows(opened, data),
+        rows,
+        verifier_rows=_complete_training_rows(opened, data) if opened.config.data.missing else rows.split("train"),
         seed=opened.config.training.seed if seed is None else seed,
         single=single,
         display=display,

@@ -163,8 +163,8 @@ def check_data(data: DataSet) -> None:
             raise DataError(f"{where}: sources need equal numbers of images and presence, and a row; got {lengths}.")
         if rows.labels is not None and (len(rows.labels) != len(rows) or int(rows.labels.min()) < 0):
             raise DataError(f"{where}: expected a label >= 0 for each of {len(rows)} rows, got {len(rows.labels)}.")
-        if split == "train" and not bool(torch.stack(list(rows.present.values())).any(dim=0).all()):
-            empty = ~torch.stack(list(rows.present.values())).any(dim=0)
+        empty = ~torch.stack(list(rows.present.values())).any(dim=0)
+        if split == "train" and bool(empty.any()):
             raise DataError(f"{where}: row {int(empty.nonzero()[0])} has no source.")
         for source in rows.sources:
             _check_finite(rows, source.name, where)

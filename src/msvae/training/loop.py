@@ -17,7 +17,7 @@ from msvae.config import TrainingConfig
 from msvae.data.base import Rows
 from msvae.errors import Interrupted, NonFiniteError
 from msvae.models.base import Loss, MultiSourceModel
-from msvae.training.checkpoint import Checkpoint, RunFolder
+from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for
 from msvae.training.log import MetricsLog
 from msvae.training.progress import Display, Quiet, shown
@@ -105,7 +105,7 @@ def fit(
                 total = meter.add(took)
                 if total is not None:
                     display.note(f"{title}: {config.budget:g} s are {total} steps at this machine's speed")
-                    state.save(Checkpoint(step, total, seconds, False, state.extra()))
+                    state.save(step, total, seconds)
             if step % LOG_EVERY == 0 or step == total:
                 figures = _figures(losses)
                 log.append({"step": step, "seconds": round(seconds, 3), "rows": step * order.batch_size, **figures})
@@ -114,16 +114,16 @@ def fit(
                 validated = _validate(averaged.module, validation, config, accelerator.device)
                 log.append({"step": step, **{f"validation/{name}": value for name, value in validated.items()}})
             if stop.is_set():
-                state.save(Checkpoint(step, total, seconds, False, state.extra()))
+                state.save(step, total, seconds)
                 raise Interrupted(f"Stopped at step {step}; everything is saved in {run.path}. Go on with --resume.")
             if time.monotonic() - saved_at > config.checkpoint_seconds:
-                state.save(Checkpoint(step, total, seconds, False, state.extra()))
+                state.save(step, total, seconds)
                 saved_at = time.monotonic()
 
-    state.save(Checkpoint(step, total, seconds, False, state.extra()))  # before anything else can go wrong
+    state.save(step, total, seconds)  # before anything else can go wrong
     trained = model_of(averaged).eval()
     trained.after_training(train.batch(order.some(AFTER_TRAINING_ROWS)), config.seed)
-    state.save(Checkpoint(step, total, seconds, True, state.extra()))
+    state.save(step, total, seconds, finished=True)
     return trained
 
 

@@ -28,16 +28,14 @@ class TrainingState:
         self.parameters = dict(model.named_parameters())
         self.names = list(self.parameters)
 
-    def extra(self) -> dict[str, Any]:
-        scaler = self.accelerator.scaler
-        return {"averaged": int(self.averaged.n_averaged), "scaler": scaler.state_dict() if scaler else {}}
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        for name, parameter in self.model.named_parameters():
+    def save(self, step: int, total: int | None, seconds: float, *, finished: bool = False) -> None:
+        """Write a checkpoint, unless a weight is not finite."""
+        for name, parameter in self.parameters.items():
             if not bool(torch.isfinite(parameter).all()):
-                raise NonFiniteError(non_finite_text(f"the weights {name}", checkpoint.step, self.run))
+                raise NonFiniteError(non_finite_text(f"the weights {name}", step, self.run))
+        scaler = self.accelerator.scaler
+        extra = {"averaged": int(self.averaged.n_averaged), "scaler": scaler.state_dict() if scaler else {}}
+        checkpoint = Checkpoint(step, total, seconds, finished, extra)
         tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
