@@ -12,6 +12,7 @@ from msvae.errors import DataError, unknown
 from msvae.source import Source, SourceBatch, source_named
 
 SPLITS = ("train", "validation", "test")
+STEPS = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,18 @@ class Rows:
 
     Args:
         sources: in the order of all tables.
-        values: `{source: (rows, *shape)}`; uint8 stands for the value range divided in 255 steps, floats for
-            themselves.
+        values: `{source: (rows, *shape)}`, in memory or memory-mapped; uint8 and uint16 stand for the value range
+            divided in 255 or 65,535 steps (class numbers for themselves), floats for themselves.
         present: `{source: (rows,) bool}`.
         labels: (rows,) class numbers, or None.
+        columns: whatever else is known of each row, by name: captions, boxes, masks, file names; (rows, ...).
     """
 
     sources: tuple[Source, ...]
     values: dict[str, Tensor]
     present: dict[str, Tensor]
     labels: Tensor | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.present.values())))
@@ -39,8 +42,9 @@ class Rows:
         values = {}
         for source in self.sources:
             chosen = self.values[source.name][index]
-            if chosen.dtype == torch.uint8 and source.categories is None:
-                chosen = source.denormalise(chosen.float() / 255.0)
+            steps = STEPS.get(chosen.dtype)
+            if steps is not None and source.categories is None:
+                chosen = source.denormalise(chosen.float() / steps)
             values[source.name] = chosen.float()
         return SourceBatch(values, {name: present[index] for name, present in self.present.items()})
 
@@ -50,12 +54,15 @@ class Rows:
 
     def only(self, names: Sequence[str]) -> "Rows":
         """The rows that have one of the named sources, with those sources alone."""
-        keep = torch.stack([self.present[name] for name in names]).any(dim=0)
+        wanted = torch.stack([self.present[name] for name in names]).any(dim=0)
+        # a slice copies nothing: memory-mapped images stay on disk
+        keep = slice(None) if bool(wanted.all()) else wanted.nonzero().squeeze(1)
         return Rows(
             tuple(source_named(self.sources, name) for name in names),
             {name: self.values[name][keep] for name in names},
             {name: self.present[name][keep] for name in names},
             None if self.labels is None else self.labels[keep],
+            {name: column[keep] for name, column in self.columns.items()},
         )
 
     def with_missing(self, share: float, seed: int) -> "Rows":
