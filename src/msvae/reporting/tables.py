@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from msvae.models.presets import Method
+    from msvae.models.published import Method
 
 
 def number(value: float | None, digits: int = 3) -> str:
