@@ -59,7 +59,7 @@ class ImportanceWeighted(Objective):
             own = singles(present)  # (strata, sources, rows)
             share = present.to(codes.dtype) / present.sum(dim=0)
         else:
-            codes = torch.stack([posterior.sample(generator) for _ in range(self.samples)])[:, None]
+            codes = posterior.samples(self.samples, generator)[:, None]
             own = present[None]
             share = codes.new_ones(1, len(posterior))
         speaking, decoded = self._strata(share, generator)
