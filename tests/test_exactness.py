@@ -41,14 +41,14 @@ def linear_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(likelihoods.LIKELIHOODS, "normal", Linear())
 
 
-def linear_model(method: str, seed: int = 0, **settings: object) -> JointVAE:
+def linear_model(method: str, seed: int = 0, names: tuple[str, ...] = NAMES, **settings: object) -> JointVAE:
     torch.manual_seed(seed)
     chosen = {"latent": LATENT, "method": method, "sampler": "none", "likelihood_scaling": "none", **settings}
     config = parse(ModelConfig, with_method(None, chosen))
-    sources = [Source(name, (FEATURES,), likelihood="normal", scale=NOISE) for name in NAMES]
+    sources = [Source(name, (FEATURES,), likelihood="normal", scale=NOISE) for name in names]
     token = 64 if config.fusion == "joint" else 0
     own = config.latent + config.private
-    pairs = {name: (Affine(FEATURES, 2 * own + token), Affine(own, FEATURES)) for name in NAMES}
+    pairs = {name: (Affine(FEATURES, 2 * own + token), Affine(own, FEATURES)) for name in names}
     return JointVAE(sources, config, pairs)
 
 
