@@ -9,6 +9,7 @@ from msvae.data.sets import (
     landsat,
     mnist_fashion,
     polymnist,
+    scenes,
     stereo,
 )
 from msvae.data.sets.known import KnownSet, Option
@@ -24,6 +25,7 @@ SETS: dict[str, KnownSet] = {
     "brain": brain.SET,
     "landsat": landsat.SET,
     "stereo": stereo.SET,
+    "scenes": scenes.SET,
 }
 
 __all__ = ["SETS", "Built", "KnownSet", "Option", "get_set"]

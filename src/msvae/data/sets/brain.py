@@ -14,6 +14,7 @@ GAP = 4  # slices (millimetres) left out on both sides of a block
 #: Slices held out, as shares of those that show brain, from below to above.
 HELD_OUT = {"validation": ((0.32, 0.36), (0.66, 0.70)), "test": ((0.16, 0.21), (0.48, 0.53), (0.82, 0.87))}
 LEAST_BRAIN = 0.02  # share of a slice's pixels
+HARDLY_SEEN, FRAME_MARGIN = 25, 4
 REGIONS, AREAS = 117, 49  # of the atlas AAL and of Brodmann, with 0 for none
 MNI_FOLDER, ATLAS_FOLDER = "nilearn/datasets/data", "usr/share/mricron/templates"
 MNI = {
@@ -55,8 +56,9 @@ def build(workshop: Workshop, *, volume: str, size: int) -> None:
     inside = (volumes["grey"] > 127) | (volumes["white"] > 127) if volume == "average" else volumes["regions"] > 0
     brain = np.flatnonzero(inside.mean(axis=(0, 1)) >= LEAST_BRAIN)
     heights = np.arange(brain[0], brain[-1] + 1)
+    frame = _frame(volumes["t1"])
     images = {
-        name: np.stack([_slice(values[:, :, height], size, name in CATEGORIES) for height in heights])
+        name: np.stack([_slice(values[frame][:, :, height], size, name in CATEGORIES) for height in heights])
         for name, values in volumes.items()
     }
     sources = [
@@ -90,6 +92,14 @@ def _volume(content: bytes) -> np.ndarray:
     return np.asarray(image.dataobj).astype(np.uint8)
 
 
+def _frame(values: np.ndarray) -> tuple[slice, slice]:
+    """The part of all slices in which something is seen, with a margin."""
+    seen = (values > HARDLY_SEEN).any(axis=2)
+    found = (np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0)))
+    left_right, back_front = (slice(max(0, at[0] - FRAME_MARGIN), at[-1] + 1 + FRAME_MARGIN) for at in found)
+    return left_right, back_front
+
+
 def _slice(values: np.ndarray, size: int, classes: bool) -> np.ndarray:
     """(1, size, size) with the front above and the left at the left; padded to a square first."""
     side = max(values.shape)
@@ -113,4 +123,5 @@ SET = KnownSet(
     "no split, the others are training. All slices are of one brain, so figures say nothing about other people's",
     build=build,
     packages=(NILEARN, MRICRON),
+    checksum="d0da3cb5240263eb276502006d27ff64a1a59777fd72a1320617fc0ed748a2c6",
 )

@@ -91,4 +91,5 @@ SET = KnownSet(
     "random with the seed, 70 % of rows to training, 10 % to validation, 20 % to test",
     build=build,
     packages=(NOTO, TWEMOJI, FLUENT, OPENMOJI, FLUENT_3D),
+    checksum="0432f164cb71814ef0d660e50b3007fd80afee96d793367297d5ad5130ab1d17",
 )

@@ -63,4 +63,5 @@ SET = KnownSet(
     "dealt at random with the seed, 70 % of icons to training, 10 % to validation, 20 % to test",
     build=build,
     packages=(PHOSPHOR,),
+    checksum="19546fafe8f06978aae4c7527d63037cdab38cdf682d734bfd4bbd10f933481a",
 )

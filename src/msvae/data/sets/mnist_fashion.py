@@ -85,4 +85,5 @@ SET = KnownSet(
     "training images, training rows of the others",
     build=build,
     packages=(MNIST, FASHION),
+    checksum="4e51ed51a351655da37a555450339ceb1d2c46de4c63485073ab879be4afa36c",
 )

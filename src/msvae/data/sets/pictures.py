@@ -17,6 +17,14 @@ def photo(content: bytes, mode: str = "RGB", size: tuple[int, int] | None = None
     return np.asarray(picture if size is None else picture.resize(size, Image.Resampling.BOX))
 
 
+def photo_within(content: bytes, side: int) -> np.ndarray:
+    """The pixels of an image file, averaged down so that the longer side has that many."""
+    with Image.open(io.BytesIO(content)) as image:
+        longest = max(image.size)
+        size = (max(1, image.width * side // longest), max(1, image.height * side // longest))
+    return photo(content, "RGB", size)
+
+
 def drawing(svg: str, size: int) -> np.ndarray:
     """An SVG drawing as (size, size, 4): red, green, blue and opacity; its view box is scaled to fit and centred."""
     resvg = extra("resvg_py")
