@@ -94,9 +94,9 @@ def _volume(content: bytes) -> np.ndarray:
 
 def _frame(values: np.ndarray) -> tuple[slice, slice]:
     """The part of all slices in which something is seen, with a margin."""
-    seen = (values > HARDLY_SEEN).any(axis=2)
-    found = (np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0)))
-    left_right, back_front = (slice(max(0, at[0] - FRAME_MARGIN), at[-1] + 1 + FRAME_MARGIN) for at in found)
+    seen = np.argwhere(values > HARDLY_SEEN)
+    found = ((seen[:, axis].min(), seen[:, axis].max()) for axis in (0, 1))
+    left_right, back_front = (slice(max(0, low - FRAME_MARGIN), high + 1 + FRAME_MARGIN) for low, high in found)
     return left_right, back_front
 
 
