@@ -6,13 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from msvae.cli.main import app
+from conftest import Command
 from msvae.config import DataConfig
 from msvae.data import SETS, KnownSet, known_set, load_data
 from msvae.data.extras import extra
@@ -200,15 +198,8 @@ def test_a_set_that_is_really_built_is_the_pinned_one(name: str, monkeypatch: py
     assert get_set(known_set(name)).as_pinned
 
 
-def test_the_commands_tell_of_sets_that_are_not_built() -> None:
-    def answer(*words: str) -> dict[str, Any]:
-        done = CliRunner().invoke(app, [*words, "--json"])
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout)
-
-    listed = answer("data", "list")
-    assert listed["built"]["colours"]
-    assert not listed["built"]["polymnist"]
-    told = answer("data", "info", "polymnist")
+def test_the_command_tells_of_a_set_that_is_not_built(msvae: Command) -> None:
+    told = json.loads(msvae("data", "info", "polymnist", "--json").stdout)
     assert not told["built"]
     assert told["options"]["train"] == 20_000
+    assert told["option ranges"]["train"] == "training rows: 1 to 60000"
