@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from msvae.data.base import DataSet, Rows
-from msvae.evaluation.verifier import Classifier, train_classifier
+from msvae.evaluation.assets import verifier_of
+from msvae.evaluation.verifier import Classifier
 from msvae.metrics import (
     PixelQuality,
     Verdict,
@@ -90,7 +91,7 @@ def _classifiers(data: DataSet, rows: Rows, display: Display) -> dict[str, Class
     names = [s.name for s in data.sources if bool(rows.present[s.name].any()) and int(test.present[s.name].sum()) > 1]
     classes = max(len(data.class_names), *(int(part.max()) + 1 for part in labels if part is not None))
     return {
-        name: train_classifier(rows, name, classes, VERIFIER_SEED)
+        name: verifier_of(data, rows, name, classes, VERIFIER_SEED)
         for name in tracked(names, display, "training the verifiers", len(names))
     }
 
