@@ -78,7 +78,7 @@ def compare(
     yardstick = comparison_yardstick(comparison, data, display)
     for method, seed in wanted:
         steps = calibration.steps(method, comparison.terms.budget)
-        run = _trained(comparison, _config(comparison, method, steps, seed), again, display)
+        run = _trained(comparison, method, _config(comparison, method, steps, seed), again, display)
         facts = {
             "steps": steps,
             "seconds_per_step": calibration.seconds(method),
@@ -137,14 +137,14 @@ def _config(comparison: Comparison, method: str, steps: int, seed: int) -> RunCo
     return compared_config(comparison.terms.data, method, steps, seed, comparison.terms.missing, comparison.settings)
 
 
-def _trained(comparison: Comparison, config: RunConfig, again: bool, display: Display) -> Run:
+def _trained(comparison: Comparison, method: str, config: RunConfig, again: bool, display: Display) -> Run:
     """The run of these settings: opened where it is finished, resumed where it was stopped, or trained."""
     table = comparison.terms.file_name.removesuffix(".json")
-    folder = comparison.runs / table / f"{config.model.method}-seed{config.training.seed}"
+    folder = comparison.runs / table / f"{method}-seed{config.training.seed}"
     stored = RunFolder(folder)
     if stored.path.exists() and (again or not _same(stored, config)):
         shutil.rmtree(folder)
-    title = f"{config.model.method}, seed {config.training.seed}"
+    title = f"{method}, seed {config.training.seed}"
     if not stored.checkpoints():
         shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
         return train_run(config, folder, display=display, title=title)
