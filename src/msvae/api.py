@@ -180,7 +180,12 @@ def single_baseline(
             "or evaluate with baseline=False."
         )
     shutil.rmtree(folder, ignore_errors=True)  # of another number of steps: the run has been trained on since
-    model = {**run.config.model.model_dump(), **METHODS["single"].settings, "method": "single", "shared_trunk": False}
+    joint = run.config.model
+    model = {
+        **with_method("single", joint.model_dump()),
+        "latent": joint.latent + joint.private,  # as many numbers as a source is drawn from in the joint model
+        "shared_trunk": False,
+    }
     config = parse(
         RunConfig,
         {

@@ -136,7 +136,7 @@ def methods(as_json: Json = False) -> None:
 
     from rich.console import Console
 
-    from msvae.models.presets import METHODS
+    from msvae.models.published import METHODS
     from msvae.reporting.tables import methods_table
 
     if as_json:
