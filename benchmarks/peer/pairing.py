@@ -78,10 +78,16 @@ def random_rows(sources: int, rows: int, missing: float = 0.0, seed: int = 0) ->
     return SourceBatch(values, {f"m{i}": present[i] for i in range(sources)})
 
 
-def pair(method: str, sources: int = 5, latent: int = 64, samples: int = 1, seed: int = 0) -> Pairing:
-    """Both sides of a method. MMVAE+ splits the latent in a shared and a private half."""
-    from multivae.models.nn.mmnist import DecoderConvMMNIST, EncoderConvMMNIST, EncoderConvMMNIST_multilatents
+def pair(
+    method: str, sources: int = 5, latent: int = 64, samples: int = 1, seed: int = 0, spread: float = 1.0
+) -> Pairing:
+    """Both sides of a method. MMVAE+ splits the latent in a shared and a private half.
+
+    Args:
+        spread: factor of the fresh encoders' means: far apart, experts disagree and divergences count.
+    """
     from multivae.models.base.base_config import BaseAEConfig
+    from multivae.models.nn.mmnist import DecoderConvMMNIST, EncoderConvMMNIST, EncoderConvMMNIST_multilatents
 
     torch.manual_seed(seed)
     private = latent // 2 if method == "mmvae+" else 0
@@ -92,6 +98,10 @@ def pair(method: str, sources: int = 5, latent: int = 64, samples: int = 1, seed
     decoder_config = BaseAEConfig(latent_dim=latent, input_dim=SHAPE)
     encoders = {name: encoder_class(encoder_config) for name in names}
     decoders = {name: DecoderConvMMNIST(decoder_config) for name in names}
+    for encoder in encoders.values():
+        for name, weights in encoder.named_parameters():
+            if "_mu" in name:
+                weights.data *= spread
     peer = _peer_model(method, encoders, decoders, shared, private, samples)
     heads = peer.joint_encoder.encoders if method == "jmvae" else {}
     networks = {
