@@ -2,10 +2,10 @@
 
     python benchmarks/losses_against_peer.py [--stubs FOLDER] [--draws 100]
 
-The peer's MMVAE and MMVAE+ sum over the rows of a batch; its other losses, and all of ours, are means per row. Its MoPoE
-counts the prior as an expert in the subset of all sources alone, and ours in every subset or in none: both are set to
-none here. It gives each subset a block of rows, so rows are shuffled before each draw, and there are as many of them as
-makes the blocks equal.
+The peer's MMVAE and MMVAE+ sum over the rows of a batch; its other losses, and all of ours, are means per row. Its
+MoPoE counts the prior as an expert in the subset of all sources alone, and ours in every subset or in none: both are
+set to none here. It gives each subset a block of rows, so rows are shuffled before each draw, and there are as many of
+them as makes the blocks equal. Fresh encoders are nearly the prior; their means are scaled up, so that experts differ.
 """
 
 import argparse
@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from peer.pairing import Pairing, import_peer, known_methods, pair, random_rows
+from peer.pairing import Pairing, import_peer, known_methods, pair
+
+from msvae.benchmarking.speed import random_rows
 
 ROWS = 62  # a multiple of the 31 subsets of five sources
 SPREAD = 30.0  # divergences are then a good part of the loss

@@ -1,7 +1,7 @@
 """A training step of the peer's methods and of ours, in turns in one process, with the same networks and weights.
 
-    python benchmarks/speed.py --stubs FOLDER -o benchmarks/results/speed-peer.json            # idle machine: about 20 minutes
-    python benchmarks/speed.py --stubs FOLDER --cases complete --methods mvtcae --rounds 3     # a trial
+    python benchmarks/speed.py --stubs FOLDER -o benchmarks/results/speed-peer.json
+    python benchmarks/speed.py --stubs FOLDER --cases complete --methods mvtcae --rounds 3    # a trial
 
 Forward, backward and Adam on rows of PolyMNIST's shape (28x28x3), in 32 bits. `benchmarks/losses_against_peer.py` shows
 that both sides compute the same loss.
@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from peer.pairing import Pairing, import_peer, known_methods, pair, random_rows
+from peer.pairing import Pairing, import_peer, known_methods, pair
 
 from msvae.benchmarking.machine import circumstances
+from msvae.benchmarking.speed import random_rows
 from msvae.benchmarking.timing import Step, alternating, operations, peak_megabytes, peak_of, ratio
 from msvae.training.files import write_json
 

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msvae.benchmarking.speed import SHAPE
 from msvae.config import ModelConfig, parse
 from msvae.models import METHODS, build_model, with_method
 from msvae.models.joint import JointVAE
 from msvae.source import Source, SourceBatch
 
-SHAPE = (3, 28, 28)
 LAPLACE_SCALE = 0.75
 HIDDEN = 512  # of the peer's joint encoder
 METHODS_OF_BOTH = ("mvae", "mopoe", "mvtcae", "jmvae", "mmvae", "mmvae+")
@@ -66,16 +66,6 @@ class Pairing:
 def known_methods() -> list[str]:
     """The methods that both sides have."""
     return [method for method in METHODS_OF_BOTH if method in METHODS]
-
-
-def random_rows(sources: int, rows: int, missing: float = 0.0, seed: int = 0) -> SourceBatch:
-    """Rows of noise in [0, 1]; `missing`: share of images marked absent, every row keeps one."""
-    generator = torch.Generator().manual_seed(seed)
-    values = {f"m{i}": torch.rand(rows, *SHAPE, generator=generator) for i in range(sources)}
-    lottery = torch.rand(sources, rows, generator=generator)
-    present = lottery >= missing
-    present[lottery.argmax(dim=0), torch.arange(rows)] = True
-    return SourceBatch(values, {f"m{i}": present[i] for i in range(sources)})
 
 
 def pair(

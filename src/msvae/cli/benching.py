@@ -87,8 +87,48 @@ def quality(
     terms = Terms(data, seconds(budget), missing, test_rows or None, generated, photographs)
     calibration = _calibration_file(steps_from, data, results)
     comparison = Comparison(terms, calibration, results, runs, parse_settings(set_))
-    table = compare(comparison, _methods(methods), _numbers(seeds), again=again, display=progress(as_json))
+    table = compare(
+        comparison, _methods(methods, partial_rows=missing > 0), _numbers(seeds), again=again, display=progress(as_json)
+    )
     say(f"{len(table.rows)} rows in {table.path}. Now: msvae bench table", {"file": str(table.path)}, as_json)
+
+
+@bench.command()
+def speed(
+    methods: Methods = "all",
+    sources: Annotated[int, typer.Option("--sources", min=1, help="Number of sources.")] = 5,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of a step.")] = 256,
+    missing: Annotated[float, typer.Option("--missing", min=0, max=0.99, help="Share of images missing.")] = 0,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Steps of each that are timed.")] = 12,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The JSON file.")] = RESULTS / "speed.json",
+    set_: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Time a training step of every method, in turns in one process; settings are those of the model. Let the machine
+    rest meanwhile.
+
+    Example:
+
+        msvae bench speed --methods mvtcae,mopoe --set latent=64
+    """
+    import json
+
+    from msvae.benchmarking.speed import speed_table
+
+    content = speed_table(
+        _methods(methods, partial_rows=missing > 0),
+        out,
+        sources=sources,
+        rows=rows,
+        missing=missing,
+        rounds=rounds,
+        settings=parse_settings(set_),
+        display=progress(as_json),
+    )
+    if as_json:
+        print(json.dumps(content))
+    else:
+        print("\n".join("  ".join(f"{cell:>12}" for cell in line) for line in [content["columns"], *content["table"]]))
 
 
 @bench.command()
@@ -117,10 +157,12 @@ def _calibration_file(path: Path, data: str, results: Path = RESULTS) -> Path:
     return results / f"calibration-{data}.json" if path == Path() else path
 
 
-def _methods(text: str) -> list[str]:
+def _methods(text: str, partial_rows: bool = False) -> list[str]:
+    """The methods that are meant; `all`: every one, or every one that trains on partial rows."""
     from msvae.models import METHODS, method_named
 
-    names = list(METHODS) if text == "all" else text.split(",")
+    able = [name for name, method in METHODS.items() if method.partial_rows or not partial_rows]
+    names = able if text == "all" else text.split(",")
     for name in names:
         method_named(name)
     return names
