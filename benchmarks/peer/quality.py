@@ -20,8 +20,8 @@ from peer.adapter import PeerModel
 from peer.pairing import import_peer
 from peer.published import Published, published
 
-from msvae.benchmarking import Calibration, Comparison
-from msvae.benchmarking.quality import comparison_data, comparison_yardstick, judge
+from msvae.benchmarking.calibration import Calibration
+from msvae.benchmarking.quality import Comparison, comparison_data, comparison_yardstick, judge
 from msvae.benchmarking.results import Terms
 from msvae.config import seconds
 from msvae.data.base import Rows

@@ -23,6 +23,7 @@ from msvae.training.run import train_run
 
 FORMAT_VERSION = 1
 REPEATS = 3
+ROUNDING = 1e-6  # of a step: 60 s of 0.2 s are 300
 FEWEST_WINDOWS, MOST_WINDOWS = 3, 20
 SECONDS_A_REPEAT = 15.0
 
@@ -50,7 +51,7 @@ class Calibration:
         Raises:
             ConfigError: if that has not been measured.
         """
-        return max(1, int(budget / self.seconds(name)))
+        return max(1, int(budget / self.seconds(name) + ROUNDING))
 
     def seconds(self, name: str) -> float:
         """Seconds of one step."""

@@ -80,7 +80,7 @@ def quality(
 
         msvae bench quality --data polymnist --budget 5m --methods poe --missing 0.5 --steps-from calibration.json
     """
-    from msvae.benchmarking import Comparison, compare
+    from msvae.benchmarking.quality import Comparison, compare
     from msvae.benchmarking.results import Terms
     from msvae.config import seconds
 
