@@ -128,10 +128,15 @@ class Posterior:
 
     def sample(self, generator: torch.Generator | None = None) -> Float[Tensor, "rows latent"]:
         """One reparameterised code a row; the component is drawn, the Gaussian in it is differentiable."""
-        noise = torch.randn(self.means.shape[1:], generator=generator, device=self.means.device, dtype=self.means.dtype)
+        return self.samples(1, generator)[0]
+
+    def samples(self, copies: int, generator: torch.Generator | None = None) -> Float[Tensor, "copies rows latent"]:
+        """Several codes of each row, each as `sample` draws it."""
+        shape = (copies, *self.means.shape[1:])
+        noise = torch.randn(shape, generator=generator, device=self.means.device, dtype=self.means.dtype)
         if len(self.means) == 1:
             return self.means[0] + noise * torch.exp(0.5 * self.log_variances[0])
-        component = torch.multinomial(self.log_weights.exp().T, 1, generator=generator).squeeze(1)
+        component = torch.multinomial(self.log_weights.exp().T, copies, replacement=True, generator=generator).T
         row = torch.arange(len(self), device=self.means.device)
         return self.means[component, row] + noise * torch.exp(0.5 * self.log_variances[component, row])
 

@@ -107,12 +107,14 @@ def preview(
     set_: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """A picture of the first rows of a set.
+    """A picture of some rows of a set, evenly spread over a split.
 
     Example:
 
         msvae data preview colours -o grid.png
     """
+    import torch
+
     from msvae.config import DataConfig
     from msvae.data import load_data
     from msvae.errors import ConfigError, DataError
@@ -121,7 +123,8 @@ def preview(
     if n < 1:
         raise ConfigError(f"--n: expected 1 or more, got {n}.")
     loaded = load_data(DataConfig(name=name, options=parse_settings(set_)))
-    batch = loaded.split(split).batch(slice(0, n))
+    rows = loaded.split(split)
+    batch = rows.batch(torch.linspace(0, len(rows) - 1, min(n, len(rows))).long())
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(batch.values, {source.name: source for source in loaded.sources}).save(out)

@@ -30,7 +30,9 @@ class ImportanceWeighted(Objective):
     1911.03393), MMVAE+ (Palumbo et al. 2023); K = 1 is the ELBO.
 
     With `gradient: dreg` the posteriors' gradient is the doubly reparameterised one (Tucker et al. 2019, arXiv
-    1810.04152): densities with their parameters held, and each code's gradient times its weight once more.
+    1810.04152): densities with their parameters held, and each code's gradient times its weight once more. It is
+    unbiased where codes come from the very density they are weighed by; with strata of a mixture and K > 1, as MMVAE
+    uses it, it is not, since all K codes of a stratum come from one expert and are weighed by the mixture.
 
     With `decodes: drawn` one stratum speaks instead of all: for K = 1 a stratum drawn for every source that is
     decoded, for K > 1 one for the whole row, since the logarithm joins the sources. Both are unbiased.
@@ -59,7 +61,7 @@ class ImportanceWeighted(Objective):
             own = singles(present)  # (strata, sources, rows)
             share = present.to(codes.dtype) / present.sum(dim=0)
         else:
-            codes = torch.stack([posterior.sample(generator) for _ in range(self.samples)])[:, None]
+            codes = posterior.samples(self.samples, generator)[:, None]
             own = present[None]
             share = codes.new_ones(1, len(posterior))
         speaking, decoded = self._strata(share, generator)
