@@ -38,7 +38,9 @@ SETTINGS: dict[str, Any] = {
 
 
 def calibrated(path: Path, **seconds: float) -> Path:
-    entries = {name: {"seconds_per_step": value} for name, value in seconds.items()}
+    entries = {
+        name: {"stages": {"training": {"share": 1.0, "seconds_per_step": value}}} for name, value in seconds.items()
+    }
     path.write_text(json.dumps({"format_version": 1, "entries": entries}))
     return path
 
@@ -53,11 +55,15 @@ def comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comparison:
 def test_a_budget_is_a_number_of_steps(tmp_path: Path) -> None:
     calibration = Calibration(tmp_path / "steps.json")
     # two repeats of three windows: in each the fastest counts, then their mean
-    assert calibration.record("poe", [[0.1, 0.9, 0.3], [0.5, 0.2, 0.3]], batch_size=8) == pytest.approx(0.2)
+    repeats = [{"training": [0.1, 0.9, 0.3]}, {"training": [0.5, 0.2, 0.3]}]
+    assert calibration.record("poe", repeats, batch_size=8) == pytest.approx({"training": 0.2})
+    stages = {"first": [0.1, 0.1], "second": [0.5, 0.5]}
+    calibration.record("staged", [stages], {"first": 1.0, "second": 3.0})
     stored = Calibration(tmp_path / "steps.json")
-    assert stored.steps("poe", 60.0) == 300
-    assert stored.steps("poe", 0.01) == 1
-    assert stored.entries["poe"]["slowest"] == 0.9
+    assert stored.steps("poe", 60.0) == {"training": 300}
+    assert stored.steps("poe", 0.01) == {"training": 1}
+    assert stored.steps("staged", 40.0) == {"first": 100, "second": 60}
+    assert stored.entries["poe"]["stages"]["training"]["slowest"] == 0.9
     assert {"date", "processor", "threads", "commit"} <= set(stored.entries["poe"])
     with pytest.raises(ConfigError, match="Did you mean 'poe'"):
         stored.steps("pie", 60.0)
@@ -70,13 +76,13 @@ def test_steps_are_measured_with_the_real_loop(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(calibrating, "SECONDS_A_REPEAT", 0.0)
     monkeypatch.setattr(calibrating, "REPEATS", 2)
     calibration = Calibration(tmp_path / "steps.json")
-    seconds = calibrate(calibration, "poe", lambda steps: compared_config("colours", "poe", steps, settings=SETTINGS))
-    assert 1e-4 < seconds < 1
+    calibrate(calibration, "poe", lambda steps: compared_config("colours", "poe", steps, settings=SETTINGS))
     entry = calibration.entries["poe"]
+    measured = entry["stages"]["training"]
     assert entry["repeats"] == 2
-    assert entry["windows"] == calibrating.FEWEST_WINDOWS
     assert entry["batch_size"] == 16
-    assert entry["seconds_per_step"] <= entry["median"] <= entry["slowest"]
+    assert measured["windows"] == calibrating.FEWEST_WINDOWS
+    assert 1e-4 < measured["seconds_per_step"] <= measured["median"] <= measured["slowest"]
 
 
 def test_a_comparison_is_kept_added_to_and_not_done_twice(comparison: Comparison, tmp_path: Path) -> None:

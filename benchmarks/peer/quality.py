@@ -80,8 +80,9 @@ def calibrate(calibration: Calibration, name: str, method: Published, rows: Rows
         trainer = Trainer(method, rows, 0)
         for _ in range(WINDOW):
             trainer.advance()
-        repeats.append([sum(trainer.advance() for _ in range(WINDOW)) / WINDOW for _ in range(count)])
-    per_step = calibration.record(name, repeats, batch_size=method.batch_size, note=method.note)
+        windows = [sum(trainer.advance() for _ in range(WINDOW)) / WINDOW for _ in range(count)]
+        repeats.append({"training": windows})
+    (per_step,) = calibration.record(name, repeats, batch_size=method.batch_size, note=method.note).values()
     print(f"{name}: {1000 * per_step:.0f} ms a step", flush=True)
 
 
@@ -132,12 +133,12 @@ def main() -> None:
         label = f"peer {name}"
         steps = calibration.steps(label, terms.budget)
         trainer = Trainer(methods[name], data.split("train"), seed)
-        spent = sum(trainer.advance() for _ in range(steps))
+        spent = sum(trainer.advance() for _ in range(sum(steps.values())))
         model = PeerModel(data.sources, trainer.model)
         model.fit_sampler(data.split("train"), seed)
         facts = {
-            "steps": steps,
-            "seconds_per_step": calibration.seconds(label),
+            "steps": sum(steps.values()),
+            "stages": steps,
             "training_seconds": round(spent, 1),
             "batch_size": methods[name].batch_size,
             "rows_in_training": len(data.split("train")),
@@ -147,7 +148,10 @@ def main() -> None:
         figures = judge(comparison, model, data, yardstick, label, seed, facts)
         folder = arguments.runs / terms.file_name.removesuffix(".json") / f"peer-{name}-seed{seed}"
         write_json(folder / "metrics.json", figures)
-        print(f"{label}, seed {seed}: {steps} steps, coherence {figures['conditional_coherence']}", flush=True)
+        print(
+            f"{label}, seed {seed}: {sum(steps.values())} steps, coherence {figures['conditional_coherence']}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ taken on the idle machine.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,22 @@ import numpy as np
 
 from msvae.benchmarking.machine import circumstances
 from msvae.config import RunConfig
+from msvae.data import load_data
 from msvae.errors import ConfigError, unknown
+from msvae.models import MultiSourceModel, build_model
+from msvae.training.checkpoint import RunFolder
 from msvae.training.files import read_json, write_json
 from msvae.training.log import MetricsLog
-from msvae.training.loop import LOG_EVERY
+from msvae.training.loop import LOG_EVERY, fit
 from msvae.training.progress import Display, Quiet
-from msvae.training.run import train_run
 
 FORMAT_VERSION = 1
 REPEATS = 3
 ROUNDING = 1e-6  # of a step: 60 s of 0.2 s are 300
 FEWEST_WINDOWS, MOST_WINDOWS = 3, 20
 SECONDS_A_REPEAT = 15.0
+ONE_STAGE = {"training": 1.0}
+Windows = Mapping[str, list[float]]
 
 
 class Calibration:
@@ -45,76 +49,95 @@ class Calibration:
             raise ConfigError(f"{path} has format version {content['format_version']}; upgrade msvae to read it.")
         self.entries: dict[str, dict[str, Any]] = dict(content.get("entries", {}))
 
-    def steps(self, name: str, budget: float) -> int:
-        """The number of steps that the budget (seconds) allows.
+    def steps(self, name: str, budget: float) -> dict[str, int]:
+        """The number of steps of every stage that the budget (seconds) allows.
 
         Raises:
             ConfigError: if that has not been measured.
         """
-        return max(1, int(budget / self.seconds(name) + ROUNDING))
-
-    def seconds(self, name: str) -> float:
-        """Seconds of one step."""
         if name not in self.entries:
             raise ConfigError(f"{self.path}: {unknown('measured method', name, self.entries)}")
-        return float(self.entries[name]["seconds_per_step"])
+        stages = self.entries[name]["stages"]
+        whole = sum(stage["share"] for stage in stages.values())
+        return {
+            stage: max(1, int(budget * facts["share"] / whole / facts["seconds_per_step"] + ROUNDING))
+            for stage, facts in stages.items()
+        }
 
-    def record(self, name: str, windows: list[list[float]], **facts: Any) -> float:
-        """Keep what was measured, and return the seconds of a step.
+    def record(
+        self, name: str, repeats: list[Windows], shares: Mapping[str, float] | None = None, **facts: Any
+    ) -> dict[str, float]:
+        """Keep what was measured, and return the seconds of a step of every stage.
 
         A repeat is a short run, measured in windows of some steps. For each window the fastest repeat counts, since
-        what disturbs a run only ever slows it; then the mean over the windows, since a method's phases may differ.
+        what disturbs a run only ever slows it; then the mean over the windows.
 
         Args:
-            windows: seconds of a step, by repeat and window; the very first window, which allocates and compiles, is
-                left out by the caller.
+            repeats: seconds of a step in each window, by stage, in each repeat; without the very first windows, which
+                allocate and compile.
+            shares: of the budget, by stage; one stage has all of it.
             facts: whatever else is to be kept.
         """
-        table = np.array(windows)
-        seconds = float(table.min(axis=0).mean())
-        self.entries[name] = {
-            "seconds_per_step": seconds,
-            "median": float(np.median(table)),
-            "slowest": float(table.max()),
-            "repeats": len(windows),
-            "windows": table.shape[1],
-            **facts,
-            **circumstances(),
-        }
+        stages = {}
+        for stage, share in (shares or ONE_STAGE).items():
+            table = np.array([windows[stage] for windows in repeats])
+            stages[stage] = {
+                "share": share,
+                "seconds_per_step": float(table.min(axis=0).mean()),
+                "median": float(np.median(table)),
+                "slowest": float(table.max()),
+                "windows": table.shape[1],
+            }
+        self.entries[name] = {"stages": stages, "repeats": len(repeats), **facts, **circumstances()}
         write_json(self.path, {"format_version": FORMAT_VERSION, "entries": self.entries})
-        return seconds
+        return {stage: facts["seconds_per_step"] for stage, facts in stages.items()}
 
 
 def calibrate(
     calibration: Calibration,
     name: str,
-    config_of: Callable[[int], RunConfig],
+    config_of: Callable[[Mapping[str, int]], RunConfig],
     display: Display | None = None,
-) -> float:
-    """Measure a method's step with short runs of the real training loop, and keep it.
+) -> None:
+    """Measure a method's steps with short runs of the real training loop, and keep it.
 
     Args:
-        config_of: the settings of a run of so many steps.
+        config_of: the settings of a run with so many steps in each stage.
     """
     display = display or Quiet()
-    first = _window_seconds(config_of(2 * LOG_EVERY))[-1] * LOG_EVERY
-    count = min(MOST_WINDOWS, max(FEWEST_WINDOWS, int(SECONDS_A_REPEAT / first)))
-    repeats = [_window_seconds(config_of((count + 1) * LOG_EVERY)) for _ in range(REPEATS)]
-    config = config_of(1)
+    model = _model(config_of(dict.fromkeys(ONE_STAGE, 1)))
+    shares = {stage.name: float(stage.share) for stage in getattr(model, "stages", ())} or ONE_STAGE
+    first = _windows(config_of(dict.fromkeys(shares, 3 * LOG_EVERY)), shares)
+    slowest = max(windows[-1] for windows in first.values()) * LOG_EVERY
+    count = min(MOST_WINDOWS, max(FEWEST_WINDOWS, int(SECONDS_A_REPEAT / len(shares) / slowest)))
+    config = config_of(dict.fromkeys(shares, (count + 1) * LOG_EVERY))
     seconds = calibration.record(
-        name, repeats, batch_size=config.training.batch_size, model=config.model.model_dump(mode="json")
+        name,
+        [_windows(config, shares) for _ in range(REPEATS)],
+        shares,
+        batch_size=config.training.batch_size,
+        model=config.model.model_dump(mode="json"),
     )
-    display.note(f"{name}: {1000 * seconds:.1f} ms a step, {LOG_EVERY * count} steps measured {REPEATS} times")
-    return seconds
+    told = ", ".join(f"{stage} {1000 * value:.1f} ms" for stage, value in seconds.items())
+    display.note(f"{name}: {told} a step; {LOG_EVERY * count} steps measured {REPEATS} times")
 
 
-def _window_seconds(config: RunConfig) -> list[float]:
-    """Seconds of a step in each window of a run, without the first."""
+def _model(config: RunConfig) -> MultiSourceModel:
+    return build_model(load_data(config.data).sources, config.model)
+
+
+def _windows(config: RunConfig, shares: Mapping[str, float]) -> dict[str, list[float]]:
+    """Seconds of a step in each window of a run, by stage, without the first window of each."""
     training = config.training.model_copy(update={"checkpoint_seconds": 3600.0})
-    model = config.model.model_copy(update={"sampler_components": 0})
-    with tempfile.TemporaryDirectory() as folder:
-        run = train_run(config.model_copy(update={"training": training, "model": model}), Path(folder) / "run")
-        seconds = [
-            float(entry["seconds"]) for entry in MetricsLog(run.folder.metrics_log).records() if "seconds" in entry
-        ]
-    return [(later - earlier) / LOG_EVERY for earlier, later in pairwise(seconds)]
+    data = load_data(config.data)
+    with tempfile.TemporaryDirectory() as name:
+        folder = RunFolder(Path(name) / "run")
+        folder.create(config, data.sources, {})
+        fit(_model(config), data.split("train"), None, training, folder)
+        entries = [entry for entry in MetricsLog(folder.metrics_log).records() if "seconds" in entry]
+    found: dict[str, list[float]] = {stage: [] for stage in shares}
+    for earlier, later in pairwise(entries):
+        if earlier.get("stage") == later.get("stage") and later["step"] > earlier["step"]:
+            stage = later.get("stage", next(iter(shares)))
+            found[stage].append((later["seconds"] - earlier["seconds"]) / (later["step"] - earlier["step"]))
+    return found

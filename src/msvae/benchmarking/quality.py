@@ -19,6 +19,8 @@ from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet
 from msvae.training.run import Run, open_run, resume_run, train_run
 
+ONE_STEP = {"training": 1}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -71,7 +73,7 @@ def compare(
     calibration = Calibration(comparison.calibration)
     for method in dict.fromkeys(method for method, _ in wanted):
         if method not in calibration.entries:
-            calibrate(calibration, method, lambda steps, m=method: _config(comparison, m, steps, 0), display)
+            calibrate(calibration, method, lambda steps, m=method: _config(comparison, m, steps), display)
     if not wanted:
         return table
     data = comparison_data(comparison)
@@ -80,8 +82,8 @@ def compare(
         steps = calibration.steps(method, comparison.terms.budget)
         run = _trained(comparison, method, _config(comparison, method, steps, seed), again, display)
         facts = {
-            "steps": steps,
-            "seconds_per_step": calibration.seconds(method),
+            "steps": sum(steps.values()),
+            "stages": steps,
             "training_seconds": round(run.folder.state().seconds, 1),
             "batch_size": run.config.training.batch_size,
             "rows_in_training": len(data.split("train")),
@@ -95,12 +97,12 @@ def compare(
 
 def comparison_data(comparison: Comparison) -> DataSet:
     """The rows that all methods are trained and tested on."""
-    return load_data(_config(comparison, "poe", 1, 0).data)
+    return load_data(_config(comparison, "poe", ONE_STEP).data)
 
 
 def comparison_yardstick(comparison: Comparison, data: DataSet, display: Display | None = None) -> Yardstick:
     """The judges of all methods: verifiers of training rows that no image was removed from."""
-    whole: DataConfig = _config(comparison, "poe", 1, 0).data.model_copy(update={"missing": 0.0})
+    whole: DataConfig = _config(comparison, "poe", ONE_STEP).data.model_copy(update={"missing": 0.0})
     return make_yardstick(data, comparison.extent, load_data(whole).split("train"), display)
 
 
@@ -117,7 +119,7 @@ def judge(
     """Test a trained model and put its row into the table; returns all figures.
 
     Args:
-        facts: what the row says besides: steps, seconds of a step, settings.
+        facts: what the row says besides: steps, batch size, settings.
     """
     figures = evaluate_model(model, data, seed=seed, extent=comparison.extent, yardstick=yardstick, display=display)
     row = {
@@ -133,7 +135,7 @@ def judge(
     return figures
 
 
-def _config(comparison: Comparison, method: str, steps: int, seed: int) -> RunConfig:
+def _config(comparison: Comparison, method: str, steps: Mapping[str, int], seed: int = 0) -> RunConfig:
     return compared_config(comparison.terms.data, method, steps, seed, comparison.terms.missing, comparison.settings)
 
 

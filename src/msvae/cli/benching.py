@@ -44,8 +44,7 @@ def calibrate(
             lambda steps, m=method: compared_config(data, m, steps, settings=settings),
             progress(as_json),
         )
-    seconds = {name: calibration.seconds(name) for name in calibration.entries}
-    say(f"Seconds of a step: {calibration.path}", {"file": str(calibration.path), "seconds": seconds}, as_json)
+    say(f"Kept in {calibration.path}", {"file": str(calibration.path), "measured": calibration.entries}, as_json)
 
 
 @bench.command()
