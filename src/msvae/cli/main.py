@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from msvae import __version__
-from msvae.cli import asking, catalogue, working
+from msvae.cli import asking, benching, catalogue, working
 from msvae.errors import MsvaeError
 
 
@@ -51,6 +51,7 @@ def settings(
 
 
 working.register(app)
+benching.register(app)
 asking.register(app)
 catalogue.register(app)
 
