@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,7 +23,7 @@ class DataConfig(Settings):
     """Which rows to train on.
 
     Args:
-        name: a built-in set.
+        name: a built-in set, or the path of your own data (see `docs/data.md`).
         options: what that set can be told (see `msvae data info NAME`).
         sources: only these sources; all when None.
         missing: share of the sources removed at random from training rows; every row keeps one.
@@ -129,7 +129,7 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         owner: Any = kind
         for part in path[:-1]:
-            owner = owner.model_fields[part].annotation
+            owner = owner.model_fields[part].annotation if hasattr(owner, "model_fields") else get_args(owner)[-1]
         return unknown("setting", ".".join(path), [".".join([*path[:-1], key]) for key in owner.model_fields])
     return f"Setting {'.'.join(path)!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}."
 

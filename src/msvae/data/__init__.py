@@ -6,18 +6,24 @@ from typing import Any
 from msvae.config import DataConfig
 from msvae.data import colours
 from msvae.data.base import SPLITS, DataSet, Rows, check_data, complete_rows
+from msvae.data.own import Tell, is_path, own_data
 from msvae.errors import ConfigError, DataError, unknown
 
 DATASETS: dict[str, Callable[..., DataSet]] = {"colours": colours.build}
 
 
-def load_data(config: DataConfig) -> DataSet:
+def load_data(config: DataConfig, tell: Tell | None = None) -> DataSet:
     """The set that the settings name, with only the wanted sources and the wanted share of images removed.
 
+    Args:
+        tell: called with a title, how much is done and how much there is, while files are decoded.
+
     Raises:
-        DataError: for an unknown set.
+        DataError: for an unknown set, or files that cannot be used.
         ConfigError: for an option the set does not know.
     """
+    if config.name not in DATASETS and is_path(config.name):
+        return prepared(own_data(config.name, config.options, tell), config)
     if config.name not in DATASETS:
         raise DataError(unknown("data set", config.name, DATASETS))
     known = known_options(config.name)
