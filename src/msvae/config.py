@@ -67,6 +67,33 @@ class ModelConfig(Settings):
     sampler_components: int = Field(default=20, ge=0, le=1000)
 
 
+class AugmentConfig(Settings):
+    """Random changes of training rows; all off by default. See `msvae.data.augment`.
+
+    The geometric ones are drawn once a row and done to all its sources; the photometric ones once a row and source.
+
+    Args:
+        flip_horizontal, flip_vertical: probability of a mirrored row.
+        shift: largest shift, as a share of the side.
+        rotate: largest angle, in degrees.
+        scale: largest change of size: factors from 1 / (1 + scale) to 1 + scale.
+        crop: largest share of the side that is cut away; the rest is enlarged to the full size.
+        brightness: largest number added, as a share of the value range.
+        contrast: factors from 1 - contrast to 1 + contrast, about the image's mean.
+        noise: standard deviation of Gaussian noise, as a share of the value range.
+    """
+
+    flip_horizontal: float = Field(default=0.0, ge=0, le=1)
+    flip_vertical: float = Field(default=0.0, ge=0, le=1)
+    shift: float = Field(default=0.0, ge=0, le=0.5)
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, le=1)
+    crop: float = Field(default=0.0, ge=0, le=0.9)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    noise: float = Field(default=0.0, ge=0, le=1)
+
+
 class TrainingConfig(Settings):
     """How to train. One of `budget`, `steps` and `epochs` sets the length; without any, 30 epochs.
 
@@ -82,6 +109,9 @@ class TrainingConfig(Settings):
         device: `auto` (the best there is), `cpu`, `cuda` or `mps`.
         gradient_clip: largest gradient norm, or None.
         checkpoint_seconds: time between checkpoints; one more at the end and one on Ctrl-C.
+        balance: how much more often rows with rare sources are drawn: with weights max over their sources of
+            (1 / share of the rows that have the source)^balance. 0 draws every row once an epoch.
+        augment: random changes of training rows.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -98,6 +128,8 @@ class TrainingConfig(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     gradient_clip: float | None = Field(default=None, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
+    balance: float = Field(default=0.0, ge=0, le=1)
+    augment: AugmentConfig = AugmentConfig()
 
 
 class RunConfig(Settings):

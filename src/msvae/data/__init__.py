@@ -59,6 +59,7 @@ __all__ = [
     "Rows",
     "check_data",
     "complete_rows",
+    "is_path",
     "known_options",
     "load_data",
     "prepared",

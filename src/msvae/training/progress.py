@@ -1,7 +1,7 @@
 """How long work shows itself: a live line in a terminal, plain lines everywhere else, nothing when quiet."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -114,6 +114,25 @@ def tracked(items: Iterable[T], display: Display, title: str, total: int) -> Ite
         for done, item in enumerate(items):
             yield item
             display.update(done + 1, total, {})
+
+
+def teller(display: Display) -> Callable[[str, int, int], None]:
+    """A function of a title, how much is done and how much there is, that shows itself on the display."""
+    titles: list[str] = []
+
+    def tell(title: str, done: int, total: int) -> None:
+        if titles and titles[-1] != title:  # what came before ended early
+            titles.clear()
+            display.finish()
+        if not titles:
+            titles.append(title)
+            display.start(title, total)
+        display.update(done, total, {})
+        if done >= total:
+            titles.clear()
+            display.finish()
+
+    return tell
 
 
 def _clock(seconds: float) -> str:
