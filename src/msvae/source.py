@@ -12,7 +12,6 @@ from torch import Tensor
 
 from msvae.errors import SourceError, unknown
 
-
 FITS = ("exact", "resize", "crop", "pad", "cover", "contain")
 COLOURS = ("as_is", "grey", "rgb", "rgba")
 FILE_DTYPES = ("uint8", "uint16", "int16", "int32", "float32", "float64")
@@ -28,13 +27,14 @@ class FileForm:
         dtype: of the numbers in a file.
         low, high: the numbers in a file that stand for the two ends of the source's value range.
         fit: what happens to an image of another size: `exact` refuses it; `resize` scales it, whatever its
-            proportions; `crop` cuts out the middle; `pad` puts it in the middle; `cover` scales it to cover the size and
-            cuts; `contain` scales it to lie within the size and pads.
+            proportions; `crop` cuts out the middle; `pad` puts it in the middle; `cover` scales it to cover the size
+            and cuts; `contain` scales it to lie within the size and pads.
         fill: the number that padding has; `low` when None.
         colour: `as_is`, or turned into `grey`, `rgb` (transparent parts become white) or `rgba`.
         channels: only these channels or bands of a file, counted from 0, in this order.
         clip: whether numbers outside low..high are moved to the nearer end; else they are refused.
         nan: what stands for NaN in a file; without it NaN is refused.
+        pages: whether every page of a TIFF is an image (`rows`), or all are the channels of one (`channels`).
         axis: of a volume, along which it is cut into images.
         affine: of a volume's cut images: 16 numbers, voxel to millimetre, as NIfTI has it.
 
@@ -52,6 +52,7 @@ class FileForm:
     channels: tuple[int, ...] | None = None
     clip: bool = False
     nan: float | None = None
+    pages: str = "rows"
     axis: int = 2
     affine: tuple[float, ...] | None = None
 
@@ -61,6 +62,7 @@ class FileForm:
             ("number type of files", self.dtype, FILE_DTYPES),
             ("fit", self.fit, FITS),
             ("colour", self.colour, COLOURS),
+            ("pages", self.pages, ("rows", "channels")),
         ):
             if value not in known:
                 raise SourceError(unknown(kind, value, known))

@@ -10,7 +10,9 @@ from msvae.cli.output import console, progress, say
 
 
 def train(
-    data: Annotated[str | None, typer.Argument(help="A set (see `msvae data list`), or the path of your own data [colours].")] = None,
+    data: Annotated[
+        str | None, typer.Argument(help="A set (see `msvae data list`), or a path of your own [colours].")
+    ] = None,
     method: Annotated[str | None, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run [runs/DATA-METHOD].")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Training time: 90s, 10m, 1.5h.")] = None,

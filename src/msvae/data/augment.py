@@ -17,7 +17,9 @@ from msvae.config import AugmentConfig
 from msvae.source import Source, SourceBatch
 
 
-def augmented(batch: SourceBatch, sources: Sequence[Source], config: AugmentConfig, generator: Generator) -> SourceBatch:
+def augmented(
+    batch: SourceBatch, sources: Sequence[Source], config: AugmentConfig, generator: Generator
+) -> SourceBatch:
     """The batch with random changes, drawn from the generator; the batch itself where nothing is switched on.
 
     Args:

@@ -22,8 +22,8 @@ class Rows:
 
     Args:
         sources: in the order of all tables.
-        values: `{source: (stored rows, *shape)}`, in memory or memory-mapped; uint8 and uint16 stand for the value range
-            divided in 255 or 65,535 steps (class numbers for themselves), floats for themselves.
+        values: `{source: (stored rows, *shape)}`, in memory or memory-mapped; uint8 and uint16 stand for the value
+            range divided in 255 or 65,535 steps (class numbers for themselves), floats for themselves.
         present: `{source: (rows,) bool}`.
         labels: (rows,) class numbers, or None.
         columns: whatever else is known of each row, by name: captions, boxes, masks, file names; (rows, ...).
@@ -174,8 +174,7 @@ def check_data(data: DataSet) -> None:
         if rows.sources != data.sources:
             raise DataError(f"{where}: its sources differ from those of the other splits.")
         lengths = {
-            source.name: (_length(rows, source.name), len(rows.present.get(source.name, ())))
-            for source in rows.sources
+            source.name: (_length(rows, source.name), len(rows.present.get(source.name, ()))) for source in rows.sources
         }
         if len({length for pair in lengths.values() for length in pair}) != 1 or len(rows) == 0:
             raise DataError(f"{where}: sources need equal numbers of images and presence, and a row; got {lengths}.")

@@ -214,9 +214,7 @@ def _validate(model: Any, rows: Rows, config: TrainingConfig, device: torch.devi
     model.eval()
     index = torch.arange(min(len(rows), VALIDATION_ROWS))
     index = index[torch.stack([present[index] for present in rows.present.values()]).any(dim=0)]
-    losses = [
-        model.loss(rows.batch(part).to(device), generator) for part in index.split(max(config.batch_size, 16))
-    ]
+    losses = [model.loss(rows.batch(part).to(device), generator) for part in index.split(max(config.batch_size, 16))]
     model.train(was_training)
     return _figures(losses) if losses else {}
 

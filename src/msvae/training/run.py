@@ -20,6 +20,7 @@ from msvae.training.schedule import derived_seed
 
 log = logging.getLogger("msvae.training")
 
+
 @dataclass(frozen=True)
 class Run:
     """An opened run: its folder, its settings, and its model ready to answer (on the CPU, until it is moved)."""
@@ -110,8 +111,8 @@ def resume_run(
     rows = _rows(data, config, display)
     if _has_changed(rows, folder):
         raise DataError(
-            f"The images, splits or labels of {rows.name!r} have changed since the run {folder.path} began, so it cannot "
-            "go on bit for bit. Restore them, or train a new run."
+            f"The images, splits or labels of {rows.name!r} have changed since the run {folder.path} began, so it "
+            "cannot go on bit for bit. Restore them, or train a new run."
         )
     if rows.sources != folder.sources():
         raise DataError(f"The sources of the data set {rows.name!r} differ from those of the run {folder.path}.")

@@ -26,9 +26,7 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return max(1, rows // batch_size)
 
 
-def balance_weights(
-    present: Mapping[str, Bool[Tensor, " rows"]], balance: float
-) -> Float[Tensor, " rows"] | None:
+def balance_weights(present: Mapping[str, Bool[Tensor, " rows"]], balance: float) -> Float[Tensor, " rows"] | None:
     """How often each row is drawn, in proportion: w_r = max over its sources s of (1 / f_s)^balance.
 
     f_s is the share of rows that have s. With balance 1 a source in 1 % of the rows is in about half of those drawn;
@@ -53,9 +51,7 @@ class BatchOrder:
             is drawn as often as its weight says, rounded up or down at random (systematic resampling).
     """
 
-    def __init__(
-        self, rows: int, batch_size: int, seed: int, weights: Float[Tensor, " rows"] | None = None
-    ) -> None:
+    def __init__(self, rows: int, batch_size: int, seed: int, weights: Float[Tensor, " rows"] | None = None) -> None:
         self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
         self._ends = None if weights is None else weights.double().cumsum(0) / weights.double().sum()
         self.per_epoch = steps_per_epoch(rows, batch_size)

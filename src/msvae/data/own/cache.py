@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,39 @@ def _forget_older(room: Path, prefix: str, current: Path) -> None:
         shutil.rmtree(older, ignore_errors=True)
 
 
-class _EmptyRows(Exception):  # noqa: N818
+@dataclass(frozen=True)
+class Trial:
+    """What decoding would give.
+
+    Args:
+        have: the sources that each row has.
+        split_of, rule: the split of each row, and why.
+    """
+
+    problems: list[Problem]
+    have: dict[str, frozenset[str]]
+    split_of: dict[str, str]
+    rule: str
+    class_names: tuple[str, ...]
+    notes: list[str]
+
+
+def trial(layout: Layout, settings: OwnSettings, tell: Tell) -> Trial:
+    """Decode everything and keep nothing."""
+    with opened_files() as files:
+        listed, problems = _listed(files, layout, settings)
+        sources = {name: _source(files, name, layout, settings) for name in layout.origins}
+        stem_of = {row: holding.stem or row for holding, rows in listed for row in rows if row}
+        have: dict[str, set[str]] = {}
+        for holding, row, _ in _decoded(files, listed, layout, settings, sources, problems, tell, stem_of):
+            have.setdefault(row, set()).add(holding.source)
+    usable = sorted(have)
+    split_of, rule = splits_of(usable, stem_of, layout, settings) if usable else ({}, "there is no row")
+    _, class_names, _, notes = labels_of(usable, stem_of, layout, settings)
+    return Trial(problems, {row: frozenset(have[row]) for row in usable}, split_of, rule, class_names, notes)
+
+
+class _EmptyRows(Exception):
     """Rows that turned out to have no image that can be used."""
 
     def __init__(self, rows: Sequence[str]) -> None:
@@ -115,9 +148,7 @@ def decode(folder: Path, name: str, layout: Layout, settings: OwnSettings, tell:
             lost |= empty.rows
 
 
-def _decode(
-    folder: Path, name: str, layout: Layout, settings: OwnSettings, tell: Tell, lost: frozenset[str]
-) -> None:
+def _decode(folder: Path, name: str, layout: Layout, settings: OwnSettings, tell: Tell, lost: frozenset[str]) -> None:
     with opened_files() as files:
         listed, problems = _listed(files, layout, settings)
         sources = [_source(files, name, layout, settings) for name in layout.origins]
@@ -126,7 +157,9 @@ def _decode(
         if not usable:
             raise DataError(f"{layout.root}: no file can be used. {_worded(problems)}")
         split_of, rule = splits_of(usable, stem_of, layout, settings)
-        rows = {split: [row for row in usable if split_of[row] == split] for split in SPLITS if split in split_of.values()}
+        rows = {
+            split: [row for row in usable if split_of[row] == split] for split in SPLITS if split in split_of.values()
+        }
         position = {row: (split, number) for split, members in rows.items() for number, row in enumerate(members)}
         labels, class_names, columns, notes = labels_of(usable, stem_of, layout, settings)
         _refuse_full_disk(folder, sources, len(usable))
@@ -282,8 +315,8 @@ def _refuse_full_disk(folder: Path, sources: Sequence[Source], rows: int) -> Non
 
 def _refusal(layout: Layout, problems: Sequence[Problem]) -> str:
     return (
-        f"{layout.root}: {len(problems)} files cannot be used. {_worded(problems)} Mend or remove them (msvae data check "
-        f"{layout.root} lists all), or set skip_unreadable: true in sources.yaml "
+        f"{layout.root}: {len(problems)} files cannot be used. {_worded(problems)} Mend or remove them "
+        f"(msvae data check {layout.root} lists all), or set skip_unreadable: true in sources.yaml "
         "(--set data.options.skip_unreadable=true) to count them as missing."
     )
 

@@ -1,9 +1,9 @@
 """Where a person's own data lie: which files hold which source of which row, in any of the accepted layouts.
 
-    DIR/SOURCE/ROW.png          a folder per source; the file's stem is the row, a stem that is absent a missing source
-    DIR/SOURCE.npz (.npy .h5 .zarr)     a file of arrays per source, or one for all; row i is the i-th image
-    DIR/*.tar                   shards: members ROW.SOURCE.png, and ROW.cls for a class
-    DIR/manifest.csv            a table of paths: row, [split], one column per source
+DIR/SOURCE/ROW.png          a folder per source; the file's stem is the row, a stem that is absent a missing source
+DIR/SOURCE.npz (.npy .h5 .zarr)     a file of arrays per source, or one for all; row i is the i-th image
+DIR/*.tar                   shards: members ROW.SOURCE.png, and ROW.cls for a class
+DIR/manifest.csv            a table of paths: row, [split], one column per source
 """
 
 import csv
@@ -149,7 +149,9 @@ def read_table(path: Path, key: str = "row") -> dict[str, dict[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file)
             if lines.fieldnames is None or key not in lines.fieldnames:
-                raise DataError(f"{path}: expected a column {key!r}, got {', '.join(lines.fieldnames or ()) or 'none'}.")
+                raise DataError(
+                    f"{path}: expected a column {key!r}, got {', '.join(lines.fieldnames or ()) or 'none'}."
+                )
             table: dict[str, dict[str, str]] = {}
             for number, line in enumerate(lines, start=2):
                 if None in line or None in line.values():
@@ -187,10 +189,12 @@ def _array_origins(root: Path, files: list[Path]) -> dict[str, Origin]:
             found = arrays_in(file, known)
         except DataError as error:
             raise DataError(f"{file} cannot be read: {error}.") from None
-        images = [n for n, (shape, kind) in found.items() if len(shape) >= 2 and kind != "text" and n not in SPECIAL_ARRAYS]
+        images = [
+            n for n, (shape, kind) in found.items() if len(shape) >= 2 and kind != "text" and n not in SPECIAL_ARRAYS
+        ]
         for array in images:
             alone = len(images) == 1
-            name = source_name(split_name(file.name)[0] if alone and len(files) > 1 or not array else array)
+            name = source_name(split_name(file.name)[0] if (alone and len(files) > 1) or not array else array)
             if name in origins:
                 raise DataError(f"{root}: {origins[name].path!r} and {file.name!r} both hold a source {name!r}.")
             origins[name] = Origin(file.name, array or None)

@@ -1,4 +1,4 @@
-"""From the numbers in a file to those in a store: channels, range, size. The same steps serve training and questions."""
+"""From the numbers in a file to those in a store: channels, range, size. For training and questions alike."""
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ def stored(image: np.ndarray, source: Source) -> np.ndarray:
         UnreadableError: saying what does not fit: channels, size, NaN, numbers out of the range.
     """
     form = form_of(source)
+    if form.dtype.startswith(("int", "uint")) and not np.can_cast(image.dtype, form.dtype):
+        raise UnreadableError(f"its numbers are {image.dtype}; expected {form.dtype} (see dtype)")
     if form.channels is not None:
         if max(form.channels) >= image.shape[0]:
             raise UnreadableError(f"it has {image.shape[0]} channels; channel {max(form.channels)} is wanted")

@@ -23,7 +23,7 @@ from msvae.data.formats import (
 from msvae.data.own.layout import Holding, Layout, numbered_row
 from msvae.data.own.pixels import tiles
 from msvae.data.own.settings import OwnSettings, SourceSettings
-from msvae.errors import DataError
+from msvae.errors import DataError, unknown
 
 LARGEST_MEMBER = 1 << 30
 ALIASES = {"val": "validation", "valid": "validation", "dev": "validation", "training": "train", "testing": "test"}
@@ -41,7 +41,9 @@ class Files:
         Raises:
             UnreadableError: if there is none.
         """
-        known = array_format(holding.file.name) if not holding.stem else image_format(holding.member or holding.file.name)
+        known = (
+            array_format(holding.file.name) if not holding.stem else image_format(holding.member or holding.file.name)
+        )
         assert known is not None  # layouts list nothing else
         if holding.member is None:
             return holding.file, known
@@ -192,7 +194,7 @@ def labels_of(
 ) -> tuple[np.ndarray | None, tuple[str, ...], dict[str, np.ndarray], list[str]]:
     """Class numbers, class names, further columns, and what a person should know.
 
-    Classes are numbered in the order of their names (of their values, where all are whole numbers). Without a class
+    Classes are numbered as `class_names` says, else in the order of their names; whole numbers stay. Without a class
     for every row there are no class numbers, and the column is kept as text.
     """
     entries = [_entry(layout, row, stem_of[row]) for row in rows]
@@ -204,7 +206,9 @@ def labels_of(
     if lost:
         notes.append(f"{len(lost)} rows of the labels have no image: {', '.join(lost[:5])}{', ..' * (len(lost) > 5)}")
     if settings.label is not None and settings.label not in columns:
-        raise DataError(f"There is no label column {settings.label!r}; the columns are: {', '.join(columns) or 'none'}.")
+        raise DataError(
+            f"There is no label column {settings.label!r}; the columns are: {', '.join(columns) or 'none'}."
+        )
     label = settings.label or ("label" if "label" in columns else None)
     if label is None:
         return None, (), columns, notes
@@ -213,10 +217,13 @@ def labels_of(
         notes.append(f"{len(unlabelled)} rows have no {label!r}, so there are no classes: {', '.join(unlabelled[:5])}")
         return None, (), columns, notes
     values = sorted(set(columns[label].tolist()))
-    if all(value.isdecimal() and value.isascii() for value in values):
-        numbers = columns[label].astype(np.int64)
-        if int(numbers.max()) < 10 * len(values):
-            return numbers, tuple(str(i) for i in range(int(numbers.max()) + 1)), _without(columns, label), notes
+    if settings.class_names is not None:
+        for value in values:
+            if value not in settings.class_names:
+                raise DataError(f"Column {label!r}: {unknown('class', value, settings.class_names)}")
+        values = list(settings.class_names)
+    elif all(value.isdecimal() and value.isascii() for value in values) and int(values[-1]) < 10 * len(values):
+        values = [str(number) for number in range(max(map(int, values)) + 1)]
     of_value = {value: number for number, value in enumerate(values)}
     return (
         np.array([of_value[value] for value in columns[label].tolist()], dtype=np.int64),

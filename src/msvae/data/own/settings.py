@@ -1,4 +1,4 @@
-"""`sources.yaml`: how the files of a person's own data become sources; written by `msvae data check`, edited by hand."""
+"""`sources.yaml`: how a person's own files become sources; written by `msvae data check`, edited by hand."""
 
 import os
 from collections.abc import Mapping
@@ -81,6 +81,7 @@ class SourceSettings(Settings):
             channels=self.channels,
             clip=self.clip,
             nan=self.nan,
+            pages=self.pages,
             axis=self.axis,
             affine=affine or self.affine,
         )
@@ -115,6 +116,7 @@ class OwnSettings(Settings):
         split: shares of the rows; where a labels file has a column `split`, that counts instead.
         split_seed: of the random choice behind those shares.
         label: the column of `labels.csv` that holds the class; `label` when None, if there is such a column.
+        class_names: all classes, in the order of their numbers; by name, of those that occur, when None.
         shared_content: whether all sources of a row show the very same thing, pixel by pixel.
         skip_unreadable: count files that cannot be read, or do not fit, as missing; else they stop everything.
         allow_outside: follow links and paths that lead out of the data folder.
@@ -125,6 +127,7 @@ class OwnSettings(Settings):
     split: dict[str, float] = Field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
     split_seed: int = 0
     label: str | None = None
+    class_names: tuple[str, ...] | None = None
     shared_content: bool = True
     skip_unreadable: bool = False
     allow_outside: bool = False

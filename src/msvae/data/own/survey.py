@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from msvae.data.formats import Format, Header, Reading, UnreadableError, array_format, image_format, read_images
+from msvae.data.formats import Format, Header, Reading, UnreadableError, read_images
 from msvae.data.own.layout import Holding, Layout, Origin, Problem
 from msvae.data.own.rows import Files, header_of, opened_files, rows_of
 from msvae.data.own.settings import OwnSettings, SourceSettings
@@ -236,13 +236,3 @@ def summary(found: Survey, settings: OwnSettings) -> dict[str, Any]:
 
 def _counted(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(Counter(counts).most_common(8))
-
-
-def known_formats() -> str:
-    """All endings that are read."""
-    from msvae.data.formats import ARRAY_FORMATS, IMAGE_FORMATS
-
-    return " ".join(suffix for known in (*IMAGE_FORMATS, *ARRAY_FORMATS) for suffix in known.suffixes)
-
-
-__all__ = ["Survey", "array_format", "image_format", "propose", "summary", "survey"]
