@@ -117,20 +117,25 @@ def tracked(items: Iterable[T], display: Display, title: str, total: int) -> Ite
 
 
 def teller(display: Display) -> Callable[[str, int, int], None]:
-    """A function of a title, how much is done and how much there is, that shows itself on the display."""
-    titles: list[str] = []
+    """A function of a title, how much is done and how much there is; what takes less than a second is not shown."""
+    shown_title, began = "", {}
 
     def tell(title: str, done: int, total: int) -> None:
-        if titles and titles[-1] != title:  # what came before ended early
-            titles.clear()
+        nonlocal shown_title
+        now = time.monotonic()
+        if shown_title and shown_title != title:  # what came before ended early
             display.finish()
-        if not titles:
-            titles.append(title)
+            shown_title = ""
+        if now - began.setdefault(title, now) > 1.0 and not shown_title and done < total:
             display.start(title, total)
-        display.update(done, total, {})
+            shown_title = title
+        if shown_title:
+            display.update(done, total, {})
         if done >= total:
-            titles.clear()
-            display.finish()
+            del began[title]
+            if shown_title:
+                display.finish()
+                shown_title = ""
 
     return tell
 

@@ -42,7 +42,7 @@ def read_header(file: File, known: Format, reading: Reading) -> Header:
         DataError: if a package is missing.
     """
     with guarded():
-        _refuse_empty(file)
+        _begin(file)
         return known.header(file, reading)
 
 
@@ -54,7 +54,7 @@ def read_images(file: File, known: Format, reading: Reading) -> Iterator[np.ndar
         DataError: if a package is missing.
     """
     with guarded():
-        _refuse_empty(file)
+        _begin(file)
         stream = known.images(file, reading)
     while True:
         with guarded():
@@ -71,7 +71,7 @@ def arrays_in(file: Path, known: Format) -> dict[str, tuple[tuple[int, ...], str
         UnreadableError: if it is damaged or refused.
     """
     with guarded():
-        _refuse_empty(file)
+        _begin(file)
         return known.arrays(file) if known.arrays else {}
 
 
@@ -86,9 +86,11 @@ def read_column(file: Path, known: Format, name: str) -> np.ndarray:
         return known.column(file, name)
 
 
-def _refuse_empty(file: File) -> None:
-    size = file.getbuffer().nbytes if isinstance(file, BytesIO) else file.stat().st_size
-    if size == 0:
+def _begin(file: File) -> None:
+    """Bytes are read from their start; nothing to read is refused."""
+    if isinstance(file, BytesIO):
+        file.seek(0)
+    if (file.getbuffer().nbytes if isinstance(file, BytesIO) else file.stat().st_size) == 0:
         raise UnreadableError("it is empty")
 
 

@@ -1,6 +1,7 @@
 """The contract of a file format: a header, and the images one after the other; and what every reader refuses."""
 
 import importlib
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from PIL import Image
 from msvae.errors import DataError
 
 File = Path | BytesIO
+TALKATIVE = ("tifffile", "nibabel.global")
 MOST_VALUES = 1 << 28  # of one image: larger ones are no pictures but attacks or mistakes
 
 
@@ -101,13 +103,13 @@ def optional(package: str) -> ModuleType:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Turns whatever a parser does on a damaged file into one error; its warnings are not for the user.
+    """Turns whatever a parser does on a damaged file into one error; what it warns of and logs is not for the user.
 
     Raises:
         UnreadableError: with the parser's words.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_parsers():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
@@ -122,6 +124,23 @@ def guarded() -> Iterator[None]:
     except Exception as error:  # parsers raise anything on hostile bytes: struct.error, IndexError, zlib.error, ..
         words = " ".join(str(error).split())[:200]
         raise UnreadableError(f"{type(error).__name__}: {words}" if words else type(error).__name__) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of parsers in Rust, which is no Exception
+            raise
+        raise UnreadableError("its parser gave up on it") from None
+
+
+@contextmanager
+def _quiet_parsers() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    before = [logger.disabled for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        yield
+    finally:
+        for logger, was in zip(loggers, before, strict=True):
+            logger.disabled = was
 
 
 def number_type(dtype: np.dtype) -> str:

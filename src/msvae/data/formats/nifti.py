@@ -44,8 +44,7 @@ def header(file: File, reading: Reading) -> Header:
         raise UnreadableError(f"a volume of shape {shape}; expected 3 axes, or a fourth of channels")
     count = None if len(shape) == 2 else int(shape[reading.axis])
     plane = shape if count is None else tuple(size for i, size in enumerate(shape[:3]) if i != reading.axis)
-    slope, intercept = volume.header.get_slope_inter()
-    scaled = slope not in (None, 1.0) or intercept not in (None, 0.0)
+    scaled = (volume.dataobj.slope, volume.dataobj.inter) != (1.0, 0.0)
     dtype = "float32" if scaled else number_type(volume.header.get_data_dtype())
     affine = None if volume.affine is None else tuple(float(number) for number in volume.affine.flatten())
     if affine is not None and not np.isfinite(affine).all():

@@ -1,6 +1,7 @@
 """PNG, JPEG, WebP and BMP, through Pillow: 8 bits with 1 to 4 channels, or 16 bits of grey."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,17 +15,18 @@ ORIENTATION, TURNED = 274, (5, 6, 7, 8)
 TARGETS = {"grey": "L", "rgb": "RGB", "rgba": "RGBA"}
 
 
-def _opened(file: File) -> Image.Image:
-    image = Image.open(file, formats=FORMATS)
-    refuse_giants(image.size)
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise UnreadableError(f"it is animated ({frames} frames); an image holds one")
-    if image.mode not in CHANNELS and image.mode not in GREY_16:
-        raise UnreadableError(f"its colours are {image.mode}; save it as grey, RGB or RGBA")
-    if image.mode not in GREY_16 and any(";16" in str(tile[3]) for tile in image.tile):
-        raise UnreadableError("it has 16 bits a channel in colour, which PNG readers cut to 8; save it as TIFF")
-    return image
+@contextmanager
+def _opened(file: File) -> Iterator[Image.Image]:
+    with Image.open(file, formats=FORMATS) as image:
+        refuse_giants(image.size)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise UnreadableError(f"it is animated ({frames} frames); an image holds one")
+        if image.mode not in CHANNELS and image.mode not in GREY_16:
+            raise UnreadableError(f"its colours are {image.mode}; save it as grey, RGB or RGBA")
+        if image.mode not in GREY_16 and any(";16" in str(tile[3]) for tile in image.tile):
+            raise UnreadableError("it has 16 bits a channel in colour, which PNG readers cut to 8; save it as TIFF")
+        yield image
 
 
 def _mode(image: Image.Image, reading: Reading) -> str:

@@ -1,6 +1,5 @@
 """TIFF, through tifffile: any bit depth, any number of bands (GeoTIFF too), many pages."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,8 +24,6 @@ ONE_IMAGE = ("YX", "YXS", "SYX", "CYX", "YXC")
 
 @contextmanager
 def _opened(file: File) -> Iterator[Any]:
-    logger = logging.getLogger("tifffile")  # it logs what it is about to raise
-    before, logger.disabled = logger.disabled, True
     try:
         with optional("tifffile").TiffFile(file) as tiff:
             if not tiff.pages:
@@ -38,8 +35,6 @@ def _opened(file: File) -> Iterator[Any]:
         if "imagecodecs" in str(error):
             raise UnreadableError(f"{error}; pip install imagecodecs") from None
         raise
-    finally:
-        logger.disabled = before
 
 
 def _laid_out(tiff: Any) -> tuple[int, bool, bool]:

@@ -77,7 +77,7 @@ def written_source(source: Source, data: DataSet) -> Source:
     dtype = str(next(iter(data.splits.values())).values[source.name].dtype).removeprefix("torch.")
     form = source.files
     if form is None and dtype.startswith("uint"):
-        form = FileForm(dtype=dtype, low=0, high=255 if dtype == "uint8" else 65535)
+        form = FileForm(dtype=dtype, low=0.0, high=255.0 if dtype == "uint8" else 65535.0)
     elif form is None:
         form = FileForm(format="npy", dtype="float32", low=source.value_range[0], high=source.value_range[1])
     plain = FileForm(format=form.format, dtype=form.dtype, low=form.low, high=form.high)

@@ -286,7 +286,9 @@ def _manifest(path: Path, given: dict[str, Origin] | None, allow_outside: bool) 
             if not entry.get(origin.path):
                 continue
             file = root / entry[origin.path]
-            if not allow_outside and is_outside(file, root):
+            if "\0" in str(file):
+                reason = f"row {row!r}: no path"
+            elif not allow_outside and is_outside(file, root):
                 reason = f"row {row!r}: the path leads out of the data folder; set allow_outside: true to follow it"
             elif image_format(file.name) is None:
                 reason = f"row {row!r}: no image file"

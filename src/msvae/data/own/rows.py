@@ -149,7 +149,10 @@ def splits_of(
     stems = sorted({stem_of[row] for row in rows})
     shares = ", ".join(f"{split} {share:.0%}" for split, share in settings.split.items())
     if len(rows) < len(settings.split):
-        raise DataError(f"{layout.root} has {len(rows)} rows; {len(settings.split)} splits ({shares}) need more.")
+        raise DataError(
+            f"{layout.root} has {len(rows)} rows; the splits {shares} need more. "
+            "(tile: SIDE in sources.yaml cuts large images into rows.)"
+        )
     if len(stems) >= len(settings.split):
         order = sorted(stems, key=lambda stem: hashlib.blake2b(f"{settings.split_seed}/{stem}".encode()).digest())
         of_stem = _cut(order, settings.split)

@@ -16,6 +16,7 @@ from msvae.source import FileForm, Source
 
 SETTINGS_FILE = "sources.yaml"
 FORMAT_VERSION = 1
+ALWAYS_WRITTEN = ("path", "shape", "likelihood", "scale", "file_range", "fit", "format", "dtype")
 HEAD = """\
 # How msvae reads this folder; edit and keep it. What each key means: docs/data.md.
 # fit: exact refuses images of another size; resize, crop, pad, cover and contain make them fit the shape.
@@ -175,8 +176,9 @@ def write_settings(path: Path, settings: OwnSettings) -> None:
         DataError: if it cannot be written.
     """
     plain = settings.model_dump(mode="json")
+    usual = {name: field.default for name, field in SourceSettings.model_fields.items() if name not in ALWAYS_WRITTEN}
     plain["sources"] = {
-        name: {key: value for key, value in fields.items() if value is not None}
+        name: {key: value for key, value in fields.items() if key not in usual or value != usual[key]}
         for name, fields in plain["sources"].items()
     }
     text = HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
