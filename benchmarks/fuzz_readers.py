@@ -58,7 +58,7 @@ def seeds() -> dict[str, list[bytes]]:
     ):
         for picture in (Image.fromarray(colour), Image.fromarray(colour[..., 0])):
             stream = io.BytesIO()
-            picture.save(stream, name, **options)
+            picture.save(stream, name)
             add(ending, stream.getvalue())
     for picture in (Image.fromarray(colour).convert("P"), Image.fromarray(noise.integers(0, 65536, (9, 9), np.uint16))):
         stream = io.BytesIO()

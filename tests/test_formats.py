@@ -1,4 +1,4 @@
-"""Every file format: values come back bit for bit, in the number type of the file; damaged and hostile files are refused."""
+"""Every file format: values come back bit for bit in the file's number type; damaged and hostile files are refused."""
 
 import gzip
 import importlib.util
@@ -23,6 +23,7 @@ from msvae.source import FileForm, Source
 
 NOISE = np.random.default_rng(0)
 RGB = NOISE.integers(0, 256, (3, 7, 5), dtype=np.uint8)
+SVG = 'xmlns="http://www.w3.org/2000/svg"'
 AS_IS = Reading()
 
 
@@ -76,7 +77,7 @@ def test_tiff_of_any_bit_depth_bands_and_pages(tmp_path, dtype, compression):
         tmp_path / "x.tif", bands, planarconfig="separate", photometric="minisblack", compression=compression
     )
     assert np.array_equal(images(tmp_path / "x.tif")[0], bands)
-    tifffile.imwrite(tmp_path / "y.tif", bands, photometric="minisblack", compression=compression)
+    tifffile.imwrite(tmp_path / "y.tif", bands, **options)
     assert np.array_equal(images(tmp_path / "y.tif"), bands[:, None])
     assert np.array_equal(images(tmp_path / "y.tif", Reading(pages="channels"))[0], bands)
     colour = last(bands[:3])
