@@ -50,12 +50,7 @@ def seeds() -> dict[str, list[bytes]]:
         found.setdefault(ending, []).append(content)
 
     colour = noise.integers(0, 256, (12, 10, 3), dtype=np.uint8)
-    for ending, name, options in (
-        (".png", "PNG", {}),
-        (".jpg", "JPEG", {}),
-        (".webp", "WEBP", {}),
-        (".bmp", "BMP", {}),
-    ):
+    for ending, name in ((".png", "PNG"), (".jpg", "JPEG"), (".webp", "WEBP"), (".bmp", "BMP")):
         for picture in (Image.fromarray(colour), Image.fromarray(colour[..., 0])):
             stream = io.BytesIO()
             picture.save(stream, name)

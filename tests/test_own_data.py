@@ -521,6 +521,7 @@ def test_export_keeps_odd_sources(tmp_path, to):
             torch.testing.assert_close(back.split(split).all().values[source.name], kept, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its files open
 def test_shards_are_webdataset(digits, tmp_path):
     webdataset = pytest.importorskip("webdataset")
     few = {split: colours_rows(digits, split) for split in ("train", "test")}
@@ -576,7 +577,7 @@ def test_old_checkpoints_without_file_forms_still_open():
     fields = Source("a", (1, 8, 8)).to_dict()
     del fields["files"]
     assert Source.from_dict(fields) == Source("a", (1, 8, 8))
-    formed = Source("a", (1, 8, 8), files=FileForm(format="nifti", affine=tuple(range(16)), channels=(0,)))
+    formed = Source("a", (1, 8, 8), files=FileForm(format="nifti", affine=tuple(map(float, range(16))), channels=(0,)))
     assert Source.from_dict(json.loads(json.dumps(formed.to_dict()))) == formed
     with pytest.raises(SourceError, match="Did you mean 'resize'"):
         FileForm(fit="resise")

@@ -85,7 +85,8 @@ class FileForm:
         for key in fields:
             if key not in known:
                 raise SourceError(unknown("field of a file form", key, known))
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**pairs)
 
 
 @dataclass(frozen=True)

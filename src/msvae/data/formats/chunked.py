@@ -91,8 +91,15 @@ def column(opened: Opener, file: File, name: str) -> np.ndarray:
 
 
 def _format(name: str, suffixes: tuple[str, ...], opened: Opener) -> Format:
-    parts = (partial(part, opened) for part in (header, rows, arrays, column))
-    return Format(name, suffixes, *parts, answers="npy")
+    return Format(
+        name,
+        suffixes,
+        partial(header, opened),
+        partial(rows, opened),
+        partial(arrays, opened),
+        partial(column, opened),
+        answers="npy",
+    )
 
 
 HDF5 = _format("HDF5", (".h5", ".hdf5"), _hdf5)

@@ -76,6 +76,8 @@ def images(file: File, reading: Reading) -> Iterator[np.ndarray]:
 
         def page(number: int) -> np.ndarray:
             array = whole[number] if whole is not None else series.pages[number].asarray()
+            if array.dtype != series.dtype:
+                raise UnreadableError("its pages differ in their type of numbers")
             array = array.reshape(one)
             return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0) if last else array
 

@@ -112,7 +112,7 @@ def _write_chunk(
     for source in sources:
         index = torch.arange(part.start, part.stop)
         index = index[rows.present[source.name][part]]
-        here = [names[number] for number in index.tolist()]
+        here = [names[int(number)] for number in index]
         for name in here:
             if Path(name).name != name or name.startswith("."):
                 raise DataError(f"Row {name!r} cannot be the name of a file.")
