@@ -14,7 +14,7 @@ from msvae.fusion.barycenter import Barycenter
 from msvae.fusion.product import ProductOfExperts
 from msvae.fusion.separate import Separate
 from msvae.likelihoods import likelihood_of, likelihood_scales
-from msvae.models.base import Features, Loss, MultiSourceModel, Weights
+from msvae.models.base import Features, Loss, Mode, MultiSourceModel, Weights
 from msvae.networks import SourceNetworks
 from msvae.networks.pairs import Pair
 from msvae.objectives import build_objective
@@ -120,7 +120,13 @@ class JointVAE(MultiSourceModel):
         vector = None if weights is None else self.weight_vector(weights, batch)
         return fusion(self.experts(batch), vector)
 
-    def decode(self, code: Float[Tensor, "rows latent"], to: Sequence[str] | str | None = None) -> SourceBatch:
+    def decode(
+        self,
+        code: Float[Tensor, "rows latent"],
+        to: Sequence[str] | str | None = None,
+        mode: Mode = "mean",
+        generator: Generator | None = None,
+    ) -> SourceBatch:
         images = {}
         for name in self.wanted(to):
             index = self.source_names.index(name)

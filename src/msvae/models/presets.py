@@ -30,6 +30,8 @@ class Method:
     partial_rows: bool = True
 
 
+FLOW = "flow"
+
 METHODS: dict[str, Method] = {
     "single": Method(
         summary="M independent single-source VAEs: the baseline of every joint model",
@@ -70,6 +72,13 @@ METHODS: dict[str, Method] = {
         year=2024,
         cost="M encodes, M decodes",
         limits="more given sources do not narrow the posterior",
+    ),
+    FLOW: Method(
+        summary="shared-latent flow: single-source VAEs, one shared code, a Transformer converter; see docs/flow.md",
+        paper="docs/flow.md",
+        year=2026,
+        cost="four stages; a decode and a few passes of a Transformer for each answer",
+        limits="sources need rows in common; expected images take one pass, drawn ones many",
     ),
 }
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 SMALLEST_MAP = 4
 
 
-def pyramid(height: int, width: int) -> list[tuple[int, int]]:
+def pyramid(height: int, width: int, smallest: int = SMALLEST_MAP) -> list[tuple[int, int]]:
     """Map sizes from the full image down to at most 4 x 4, each half of the last rounded up: 28 -> 14 -> 7 -> 4."""
     sizes = [(height, width)]
-    while max(sizes[-1]) > SMALLEST_MAP:
+    while max(sizes[-1]) > smallest:
         sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
     return sizes
 

@@ -1,0 +1,129 @@
+"""Stage A: one variational autoencoder per source, for rows that need no pairing."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from msvae.likelihoods import likelihood_of
+from msvae.networks.spatial import MapNetworks
+from msvae.source import Source, SourceBatch
+
+STATISTICS_MOMENTUM = 0.05
+
+
+class Standardiser(nn.Module):
+    """(x - mean) / deviation for every number of a latent: of the batch while training, of all rows afterwards."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+
+    def forward(self, values: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]:
+        if not self.training or len(values) < 2:
+            return (values - self.mean) / self.deviation
+        mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0) + 1e-3
+        with torch.no_grad():
+            self.mean.lerp_(mean, STATISTICS_MOMENTUM)
+            self.deviation.lerp_(deviation, STATISTICS_MOMENTUM)
+        return (values - mean) / deviation
+
+    def restore(self, values: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]:
+        """The inverse, with the statistics of all rows."""
+        return values * self.deviation + self.mean
+
+    def calibrate(self, values: Float[Tensor, "rows size"]) -> None:
+        """Take the statistics of these rows."""
+        self.mean.copy_(values.mean(dim=0))
+        self.deviation.copy_(values.std(dim=0, correction=0) + 1e-3)
+
+
+class Autoencoders(nn.Module):
+    """q(h | x_m) = N(standardised encoding, noise^2 I) and p(x_m | h): a VAE for each source.
+
+    The standardised encodings have mean 0 and variance 1 over the rows, so that the KL to N(0, I), on average
+    d / 2 (noise^2 - 1 - log noise^2) + d / 2, is a constant of training, and the ELBO is the reconstruction term
+    (batch-normalised inference: Zhu et al. 2020, arXiv 2004.12585). The noise makes decoders robust to what the flow
+    gets wrong.
+
+    Args:
+        noise: standard deviation of the posterior, in units of the latents' own.
+        edges: weight of the absolute error of image gradients beside that of the likelihood.
+        even_contrast: whether images of low contrast count as much as others.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], networks: MapNetworks, noise: float, edges: float, even_contrast: bool
+    ) -> None:
+        super().__init__()
+        self.sources = {source.name: source for source in sources}
+        self.networks = networks
+        self.noise, self.edges, self.even_contrast = noise, edges, even_contrast
+        self.standard = nn.ModuleDict({f"of_{name}": Standardiser(networks.size(name)) for name in self.sources})
+
+    def latents(self, name: str, values: Tensor) -> Float[Tensor, "rows latents"]:
+        """The posterior's means, standardised and flat."""
+        return self.standard[f"of_{name}"](self.networks.encode(name, values).flatten(1))
+
+    def decode(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:
+        """The likelihood's raw parameters for standardised latents."""
+        return self.networks.decode(name, latents.unflatten(1, self.networks.map_shape[name]))
+
+    def image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:
+        """The expected image, in the source's value range."""
+        source = self.sources[name]
+        return source.denormalise(likelihood_of(source).mean(self.decode(name, latents), source))
+
+    def losses(
+        self, batch: SourceBatch, generator: Generator | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """For every source of the batch: its loss, -log p in nats per image (for logs), and all latents by row."""
+        losses: dict[str, Tensor] = {}
+        nats: dict[str, Tensor] = {}
+        latents: dict[str, Tensor] = {}
+        for name, source in self.sources.items():
+            rows = batch.present[name].nonzero().squeeze(1) if name in batch.present else torch.empty(0).long()
+            blank = torch.zeros(len(batch), self.networks.size(name), device=batch.device)
+            latents[name] = blank
+            if len(rows) == 0:
+                continue
+            values = batch.values[name] if len(rows) == len(batch) else batch.values[name][rows]
+            code = self.latents(name, values)
+            latents[name] = blank.index_copy(0, rows, code)
+            noise = torch.randn(code.shape, generator=generator, device=code.device)
+            raw = self.decode(name, code + self.noise * noise)
+            target = source.normalise(values)
+            score = -likelihood_of(source).log_prob(raw, target, source)
+            per_image = score / source.value_count + self._edge_error(source, raw, target)
+            losses[name] = (per_image * self._weights(source, target)).sum() / len(batch)
+            nats[name] = score.mean()
+        return losses, nats, latents
+
+    def _edge_error(self, source: Source, raw: Tensor, target: Tensor) -> Tensor:
+        """Mean absolute error of differences between neighbours, in the likelihood's units; 0 for other than images."""
+        if not self.edges or not source.is_image or source.categories:
+            return target.new_zeros(len(target))
+        gap = likelihood_of(source).mean(raw, source) - target
+        down, across = gap.diff(dim=2).abs().flatten(1).mean(dim=1), gap.diff(dim=3).abs().flatten(1).mean(dim=1)
+        return self.edges * (down + across) / source.scale
+
+    def _weights(self, source: Source, target: Tensor) -> Tensor:
+        if not self.even_contrast or not source.is_image or source.categories:
+            return target.new_ones(len(target))
+        return 0.2 / (target.flatten(1).std(dim=1) + 0.05)
+
+
+def shifted(images: Tensor, reach: int, generator: Generator | None = None) -> Tensor:
+    """All images moved by one random shift of up to `reach` pixels, borders repeated."""
+    if reach == 0 or images.dim() < 4:
+        return images
+    down, right = torch.randint(0, 2 * reach + 1, (2,), generator=generator, device=images.device).tolist()
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    return padded[..., down : down + height, right : right + width]
