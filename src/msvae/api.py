@@ -11,6 +11,7 @@ from msvae.data import DataSet, Rows, load_data, prepared
 from msvae.errors import ConfigError, DataError
 from msvae.evaluation import evaluate_model
 from msvae.models import METHODS, Method, with_method
+from msvae.models.presets import FLOW
 from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
@@ -126,7 +127,7 @@ def evaluate(
     opened = run if isinstance(run, Run) else open_run(run, networks=networks)
     state = opened.folder.state()
     single = None
-    if baseline and opened.config.model.method != "single":
+    if baseline and opened.config.model.method not in ("single", FLOW):
         single = single_baseline(opened, data=data, networks=networks, display=display).model
     rows = opened.data(data)
     figures = evaluate_model(

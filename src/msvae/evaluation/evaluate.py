@@ -178,7 +178,8 @@ def _generation(
     for prefix, from_prior in ways:
         generator = torch.Generator(model.device).manual_seed(seed)
         with torch.no_grad():
-            made = model.decode(model.draw(GENERATED_ROWS, generator, from_prior=from_prior))
+            codes = model.draw(GENERATED_ROWS, generator, from_prior=from_prior)
+            made = model.decode(codes, None, "sample", generator)
         verdicts = {source: classifiers[source].look(made.values[source]) for source in classifiers}
         everyone = list(verdicts.values())
         figures |= {

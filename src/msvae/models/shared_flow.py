@@ -124,6 +124,9 @@ class SharedFlow(MultiSourceModel):
             module.requires_grad_(part == name)
         self.train(self.training)
 
+    def tell_progress(self, share: float) -> None:
+        self.progress = share
+
     def train(self, mode: bool = True) -> "SharedFlow":
         super().train(mode)
         for part, module in self.parts.items():
