@@ -1,10 +1,10 @@
 """Stage A: one variational autoencoder per source, for rows that need no pairing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from msvae.likelihoods import likelihood_of
@@ -15,7 +15,7 @@ STATISTICS_MOMENTUM = 0.05
 
 
 class Standardiser(nn.Module):
-    """(x - mean) / deviation for every number of a latent: of the batch while training, of all rows afterwards."""
+    """(x - mean) / deviation for every number of a latent: of a batch in a loss, of all rows in answers."""
 
     mean: Tensor
     deviation: Tensor
@@ -25,8 +25,13 @@ class Standardiser(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
 
-    def forward(self, values: Float[Tensor, "rows size"]) -> Float[Tensor, "rows size"]:
-        if not self.training or len(values) < 2:
+    def forward(self, values: Float[Tensor, "rows size"], of_batch: bool = False) -> Float[Tensor, "rows size"]:
+        """Standardised values.
+
+        Args:
+            of_batch: by the statistics of these rows, which are remembered as a running mean; of one row, by those.
+        """
+        if not of_batch or len(values) < 2:
             return (values - self.mean) / self.deviation
         mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0) + 1e-3
         with torch.no_grad():
@@ -67,43 +72,46 @@ class Autoencoders(nn.Module):
         self.noise, self.edges, self.even_contrast = noise, edges, even_contrast
         self.standard = nn.ModuleDict({f"of_{name}": Standardiser(networks.size(name)) for name in self.sources})
 
-    def latents(self, name: str, values: Tensor) -> Float[Tensor, "rows latents"]:
-        """The posterior's means, standardised and flat."""
-        return self.standard[f"of_{name}"](self.networks.encode(name, values).flatten(1))
+    def latents(self, values: Mapping[str, Tensor], of_batch: bool = False) -> dict[str, Float[Tensor, "rows latents"]]:
+        """The posteriors' means of images of several sources, standardised and flat."""
+        encoded = self.networks.encode(values)
+        return {name: self.standard[f"of_{name}"](maps.flatten(1), of_batch) for name, maps in encoded.items()}
 
-    def decode(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:
-        """The likelihood's raw parameters for standardised latents."""
-        return self.networks.decode(name, latents.unflatten(1, self.networks.map_shape[name]))
+    def decode(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The likelihoods' raw parameters for standardised latents."""
+        shapes = self.networks.map_shape
+        return self.networks.decode({name: flat.unflatten(1, shapes[name]) for name, flat in latents.items()})
 
     def image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:
         """The expected image, in the source's value range."""
         source = self.sources[name]
-        return source.denormalise(likelihood_of(source).mean(self.decode(name, latents), source))
+        return source.denormalise(likelihood_of(source).mean(self.decode({name: latents})[name], source))
 
     def losses(
         self, batch: SourceBatch, generator: Generator | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """For every source of the batch: its loss, -log p in nats per image (for logs), and all latents by row."""
+        present = present_values(batch, self.sources)
+        codes = self.latents(present, of_batch=self.training)
+        noisy = {
+            name: code + self.noise * torch.randn(code.shape, generator=generator, device=code.device)
+            for name, code in codes.items()
+        }
         losses: dict[str, Tensor] = {}
         nats: dict[str, Tensor] = {}
-        latents: dict[str, Tensor] = {}
-        for name, source in self.sources.items():
-            rows = batch.present[name].nonzero().squeeze(1) if name in batch.present else torch.empty(0).long()
-            blank = torch.zeros(len(batch), self.networks.size(name), device=batch.device)
-            latents[name] = blank
-            if len(rows) == 0:
-                continue
-            values = batch.values[name] if len(rows) == len(batch) else batch.values[name][rows]
-            code = self.latents(name, values)
-            latents[name] = blank.index_copy(0, rows, code)
-            noise = torch.randn(code.shape, generator=generator, device=code.device)
-            raw = self.decode(name, code + self.noise * noise)
-            target = source.normalise(values)
+        for name, raw in self.decode(noisy).items():
+            source = self.sources[name]
+            target = source.normalise(present[name])
             score = -likelihood_of(source).log_prob(raw, target, source)
             per_image = score / source.value_count + self._edge_error(source, raw, target)
             losses[name] = (per_image * self._weights(source, target)).sum() / len(batch)
             nats[name] = score.mean()
-        return losses, nats, latents
+        return losses, nats, {name: self.by_row(name, codes, batch) for name in self.sources}
+
+    def by_row(self, name: str, codes: Mapping[str, Tensor], batch: SourceBatch) -> Float[Tensor, "rows latents"]:
+        """Latents of present images, put into their rows; zero where the source is absent."""
+        blank = torch.zeros(len(batch), self.networks.size(name), device=batch.device)
+        return blank if name not in codes else blank.index_copy(0, rows_with(batch, name), codes[name])
 
     def _edge_error(self, source: Source, raw: Tensor, target: Tensor) -> Tensor:
         """Mean absolute error of differences between neighbours, in the likelihood's units; 0 for other than images."""
@@ -127,3 +135,18 @@ def shifted(images: Tensor, reach: int, generator: Generator | None = None) -> T
     height, width = images.shape[-2:]
     padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
     return padded[..., down : down + height, right : right + width]
+
+
+def rows_with(batch: SourceBatch, name: str) -> Int[Tensor, " rows"]:
+    """The rows that have a source."""
+    return batch.present[name].nonzero().squeeze(1)
+
+
+def present_values(batch: SourceBatch, names: Iterable[str]) -> dict[str, Tensor]:
+    """The images of every source that some row has, without the rows that lack it."""
+    found = {}
+    for name in names:
+        if name in batch.present and bool(batch.present[name].any()):
+            whole = bool(batch.present[name].all())
+            found[name] = batch.values[name] if whole else batch.values[name][rows_with(batch, name)]
+    return found

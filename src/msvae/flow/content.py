@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
-from msvae.flow.autoencoders import shifted
+from msvae.flow.autoencoders import present_values, rows_with, shifted
 from msvae.flow.coded import Evidence
 from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
@@ -55,24 +55,27 @@ class Content(nn.Module):
     def slots(self) -> int:
         return self.grid * self.grid
 
-    def evidence(self, batch: SourceBatch, generator: Generator | None = None) -> Evidence:
-        """What each present image says; absent ones are not read."""
-        present = batch.presence(self.names)
-        tokens, logits = [], []
-        for name, has_it in zip(self.names, present, strict=True):
-            rows = has_it.nonzero().squeeze(1)
-            blank = torch.zeros(len(batch), self.slots, self.size + 1, device=batch.device)
-            if len(rows):
-                values = batch.values[name] if len(rows) == len(batch) else batch.values[name][rows]
-                if self.training:
-                    values = shifted(values, self.shift, generator)
-                blank = blank.index_copy(0, rows, self._read(name, values))
-            tokens.append(blank[..., : self.size])
-            logits.append(blank[..., self.size])
-        return Evidence(torch.stack(tokens), torch.stack(logits), present)
+    def evidence(self, batch: SourceBatch, moved: bool = False, generator: Generator | None = None) -> Evidence:
+        """What each present image says; absent ones are not read.
 
-    def _read(self, name: str, values: Tensor) -> Float[Tensor, "rows slots numbers"]:
-        maps = F.silu(self.networks.encode(name, values))
+        Args:
+            moved: whether images are moved at random first, to train on.
+        """
+        images = present_values(batch, self.names)
+        if moved:
+            images = {name: shifted(values, self.shift, generator) for name, values in images.items()}
+        maps = self.networks.encode(images)
+        read = []
+        for name in self.names:
+            blank = torch.zeros(len(batch), self.slots, self.size + 1, device=batch.device)
+            if name in maps:
+                blank = blank.index_copy(0, rows_with(batch, name), self._read(name, maps[name]))
+            read.append(blank)
+        numbers = torch.stack(read)
+        return Evidence(numbers[..., : self.size], numbers[..., self.size], batch.presence(self.names))
+
+    def _read(self, name: str, maps: Tensor) -> Float[Tensor, "rows slots numbers"]:
+        maps = F.silu(maps)
         if self.grid == 1:
             cells = maps.flatten(1)[:, None]
         else:
@@ -110,7 +113,10 @@ class Content(nn.Module):
                 guess = self.predictors[f"of_{name}"](code).float()
                 predicted.append((guess - latents[name][rows].detach()).square().mean())
         prediction = torch.stack(predicted).sum() / max(1, len(predicted) - 1)
-        return between + PREDICTION_WEIGHT * prediction, {"contrast": between.detach(), "prediction": prediction.detach()}
+        return between + PREDICTION_WEIGHT * prediction, {
+            "contrast": between.detach(),
+            "prediction": prediction.detach(),
+        }
 
 
 def on_sphere(tokens: Float[Tensor, "*rows size"]) -> Float[Tensor, "*rows size"]:

@@ -42,9 +42,7 @@ class Converter(nn.Module):
         self.transformer = Transformer(width, depth, heads)
         self.head = nn.Linear(width, size)
 
-    def velocity(
-        self, evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None
-    ) -> Velocity:
+    def velocity(self, evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None) -> Velocity:
         """The velocity field given the evidence: a function of (state, time).
 
         Args:

@@ -1,7 +1,7 @@
 """Stage C, second flow: the latents of any source, given the shared code; its noise is the source's private part."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from msvae.flow.sampler import Velocity
 from msvae.networks.transformer import TimeEmbedding, Transformer, grid_positions
 
 Shape = tuple[int, int, int]
+Runs = Sequence[tuple[str, int]]
 
 
 class Renderer(nn.Module):
@@ -48,21 +49,25 @@ class Renderer(nn.Module):
             self.register_buffer(f"position_of_{name}", grid_positions(height, across, width), persistent=False)
 
     def velocity(
-        self, name: str, code: Float[Tensor, "rows slots size"], known: Bool[Tensor, " rows"] | None = None
+        self,
+        runs: Runs,
+        code: Float[Tensor, "rows slots size"],
+        known: Bool[Tensor, " rows"] | None = None,
     ) -> Velocity:
-        """The velocity field of a source's flat latents given the shared code: a function of (state, time).
+        """The velocity field of flat latents given the shared code: a function of (state, time).
 
         Args:
+            runs: (source, number of rows) in the order of the rows; their maps of latents have one shape.
             known: rows whose code counts; the others are drawn without any.
         """
-        return self._field(name, self._content(code, known))
+        return self._field(runs, self._content(code, known))
 
     def guided(self, name: str, code: Float[Tensor, "rows slots size"], guidance: float) -> Velocity:
         """The field with what the code adds multiplied by `guidance`; 1 costs one evaluation, anything else two."""
         if guidance == 1.0:
-            return self.velocity(name, code)
+            return self.velocity([(name, len(code))], code)
         known = torch.ones(len(code), dtype=torch.bool, device=code.device)
-        field = self.velocity(name, torch.cat([code, code]), torch.cat([known, ~known]))
+        field = self.velocity([(name, 2 * len(code))], torch.cat([code, code]), torch.cat([known, ~known]))
 
         def both(state: Tensor, time: Tensor) -> Tensor:
             conditional, unconditional = field(torch.cat([state, state]), torch.cat([time, time])).chunk(2)
@@ -74,22 +79,35 @@ class Renderer(nn.Module):
         """E[h | w] in one evaluation, at t = 0, where the state says nothing of the latents."""
         state = code.new_zeros(len(code), math.prod(self.shapes[name]))
         time = state.new_zeros(len(code))
-        return clean_prediction(state, self.velocity(name, code)(state, time), time)
+        return clean_prediction(state, self.velocity([(name, len(code))], code)(state, time), time)
 
     def loss(
         self,
-        name: str,
-        latents: Float[Tensor, "rows latents"],
-        code: Float[Tensor, "rows slots size"],
-        known: Bool[Tensor, " rows"],
+        latents: Mapping[str, Tensor],
+        code: Mapping[str, Tensor],
+        known: Mapping[str, Tensor],
         generator: Generator | None,
     ) -> Float[Tensor, ""]:
-        """Mean squared error of the velocity; the code is dropped from some rows, for guidance."""
-        dropped = torch.rand(len(code), generator=generator, device=code.device) < self.dropped
-        noise = torch.randn(latents.shape, generator=generator, device=code.device)
-        time = path_times(len(code), 1.0, generator, code.device)
-        guess = self.velocity(name, code, known & ~dropped)(noisy(latents, noise, time), time)
-        return (guess - path_velocity(latents, noise)).square().mean()
+        """Mean squared error of the velocity over rows; the code is dropped from some rows, for guidance.
+
+        Args:
+            latents, code, known: by source, of the rows in which it is drawn: (rows, latents), (rows, slots, size), and
+                (rows,) whether there is a code at all.
+        """
+        groups: dict[Shape, list[str]] = {}
+        for name in latents:
+            groups.setdefault(self.shapes[name], []).append(name)
+        total = 0.0
+        for names in groups.values():
+            data, content, has_code = (torch.cat([part[name] for name in names]) for part in (latents, code, known))
+            dropped = torch.rand(len(data), generator=generator, device=data.device) < self.dropped
+            noise = torch.randn(data.shape, generator=generator, device=data.device)
+            time = path_times(len(data), 1.0, generator, data.device)
+            runs = [(name, len(latents[name])) for name in names]
+            guess = self.velocity(runs, content, has_code & ~dropped)(noisy(data, noise, time), time)
+            total = total + (guess - path_velocity(data, noise)).square().mean(dim=1).sum()
+        assert isinstance(total, Tensor)
+        return total / sum(len(part) for part in latents.values())
 
     def _content(self, code: Tensor, known: Tensor | None) -> Float[Tensor, "rows slots width"]:
         content = self.read_code(code)
@@ -97,18 +115,22 @@ class Renderer(nn.Module):
             content = torch.where(known[:, None, None], content, self.nothing.to(content.dtype))
         return content + self.slot
 
-    def _field(self, name: str, content: Tensor) -> Velocity:
-        channels, height, across = self.shapes[name]
-        about = content.mean(dim=1) + self.source[f"of_{name}"]
-        positions = self.get_buffer(f"position_of_{name}")
+    def _field(self, runs: Runs, content: Tensor) -> Velocity:
+        channels, height, across = self.shapes[runs[0][0]]
+        lengths = [length for _, length in runs]
+        sources = torch.cat([self.source[f"of_{name}"].expand(length, -1) for name, length in runs])
+        about = content.mean(dim=1) + sources
+        positions = self.get_buffer(f"position_of_{runs[0][0]}")
 
         def field(state: Tensor, time: Tensor) -> Tensor:
-            cells = state.unflatten(1, (channels, height * across)).transpose(1, 2)
-            tokens = self.into[f"of_{name}"](cells) + positions
+            cells = state.unflatten(1, (channels, height * across)).transpose(1, 2).split(lengths)
+            tokens = torch.cat([self.into[f"of_{name}"](part) for (name, _), part in zip(runs, cells, strict=True)])
+            tokens = tokens + positions.to(tokens.dtype)
             if self.slots > 1:
                 tokens = torch.cat([tokens, content.to(tokens.dtype)], dim=1)
-            refined = self.transformer(tokens.to(content.dtype), self.condition(about + self.time(time)))
-            refined = F.layer_norm(refined[:, : height * across], (self.width,))
-            return self.out[f"of_{name}"](refined).transpose(1, 2).flatten(1).float()
+            refined = self.transformer(tokens, self.condition(about + self.time(time)))
+            refined = F.layer_norm(refined[:, : height * across], (self.width,)).split(lengths)
+            outputs = [self.out[f"of_{name}"](part) for (name, _), part in zip(runs, refined, strict=True)]
+            return torch.cat(outputs).transpose(1, 2).flatten(1).float()
 
         return field

@@ -1,10 +1,10 @@
 """The shared-latent flow: single-source VAEs, one shared code, a converter that draws it and a renderer that serves it.
 
-    x_m -> VAE_m -> h_m                   latents of each source, standardised        stage `sources`
-    { x_m : m in S } -> w                 the shared code                             stage `code`
-    w ~ converter( . | S )                any S, none included                        stage `converter`
-    h_n = renderer(noise_n; w, n)         the noise is the private part of source n   stage `renderer`
-    x_n = decoder_n(h_n)
+x_m -> VAE_m -> h_m                   latents of each source, standardised        stage `sources`
+{ x_m : m in S } -> w                 the shared code                             stage `code`
+w ~ converter( . | S )                any S, none included                        stage `converter`
+h_n = renderer(noise_n; w, n)         the noise is the private part of source n   stage `renderer`
+x_n = decoder_n(h_n)
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from msvae import flow
 from msvae.config import FlowConfig
 from msvae.errors import ConfigError, SourceError, unknown
-from msvae.flow.autoencoders import Autoencoders, Standardiser
+from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values
 from msvae.flow.coded import CodedBatch, Evidence, joined
 from msvae.flow.content import Content, pooled
 from msvae.flow.converter import Converter, log_of
@@ -31,6 +31,7 @@ from msvae.source import Source, SourceBatch, check_batch
 from msvae.subsets import normalised_weights
 
 CHUNK = 512
+TRAINING_CODE_STEPS = 6
 SMALLEST_SPREAD = 1e-3
 SHARES = {"sources": 0.40, "code": 0.17, "converter": 0.05, "renderer": 0.38}
 
@@ -64,9 +65,7 @@ class SharedFlow(MultiSourceModel):
         latent_networks = MapNetworks(
             sources, config.channels, config.width, config.side, config.refine, config.shared_trunk
         )
-        self.autoencoders = Autoencoders(
-            sources, latent_networks, config.noise, config.edges, config.even_contrast
-        )
+        self.autoencoders = Autoencoders(sources, latent_networks, config.noise, config.edges, config.even_contrast)
         content_networks = MapNetworks(
             sources, 2 * config.content_width, config.content_width, max(4, config.grid), 0, config.shared_trunk,
             decoders=False,
@@ -132,7 +131,6 @@ class SharedFlow(MultiSourceModel):
         for part, module in self.parts.items():
             if self.stage is not None and part != self.stage:
                 module.eval()
-        self.standard.eval()
         return self
 
     def stage_rows(self, name: str, rows: RowSource) -> RowSource:
@@ -149,8 +147,9 @@ class SharedFlow(MultiSourceModel):
             found: dict[str, list[Tensor]] = {source: [] for source in self.source_names}
             for index in in_chunks(rows, CHUNK):
                 batch = rows.batch(index).to(self.device)
-                for source, has_it in batch.present.items():
-                    found[source].append(self.autoencoders.networks.encode(source, batch.values[source][has_it]))
+                encoded = self.autoencoders.networks.encode(present_values(batch, self.source_names))
+                for source, maps in encoded.items():
+                    found[source].append(maps)
             for source, parts in found.items():
                 values = torch.cat(parts).flatten(1) if parts else torch.empty(0, 1)
                 if len(values) > 1:
@@ -184,7 +183,7 @@ class SharedFlow(MultiSourceModel):
             losses += found.values()
             terms |= {f"reconstruction/{name}": value.detach() for name, value in nats.items()}
         if "code" in wanted:
-            evidence = self.content.evidence(batch, generator)
+            evidence = self.content.evidence(batch, self.training, generator)
             loss, parts = self.content.loss(evidence, latents or self._latents(batch), generator)
             losses.append(loss)
             terms |= parts
@@ -215,37 +214,31 @@ class SharedFlow(MultiSourceModel):
         others = evidence.restricted(~target)
         code = self._whole(others)
         drawn = torch.rand(rows, generator=generator, device=self.device) < self.config.sampled
-        start = torch.randn(code.shape, generator=generator, device=self.device)
-        with torch.no_grad():
-            sampled = flow.sample(self.converter.velocity(others), start, 8)
-        code = torch.where(drawn[:, None, None], sampled, code)
         known = others.present.any(dim=0) | drawn
-        losses = []
-        for index, name in enumerate(self.source_names):
-            mine = (target[index]).nonzero().squeeze(1)
-            if len(mine):
-                loss = self.renderer.loss(name, coded.latents[name][mine], code[mine], known[mine], generator)
-                losses.append(loss * (len(mine) / rows))
-        return torch.stack(losses).sum()
+        index = drawn.nonzero().squeeze(1)
+        if len(index):
+            start = torch.randn(code[index].shape, generator=generator, device=self.device)
+            with torch.no_grad():
+                sampled = flow.sample(self.converter.velocity(others.rows(index)), start, TRAINING_CODE_STEPS)
+            code = code.index_copy(0, index, sampled)
+        mine = {name: target[i].nonzero().squeeze(1) for i, name in enumerate(self.source_names)}
+        mine = {name: found for name, found in mine.items() if len(found)}
+        return self.renderer.loss(
+            {name: coded.latents[name][found] for name, found in mine.items()},
+            {name: code[found] for name, found in mine.items()},
+            {name: known[found] for name, found in mine.items()},
+            generator,
+        )
 
     @torch.no_grad()
     def _latents(self, batch: SourceBatch) -> dict[str, Tensor]:
         """Standardised latents of every source by row; zero where it is absent."""
-        latents = {}
-        for name in self.source_names:
-            blank = torch.zeros(len(batch), self.autoencoders.networks.size(name), device=batch.device)
-            rows = batch.present[name].nonzero().squeeze(1) if name in batch.present else torch.empty(0).long()
-            if len(rows):
-                blank = blank.index_copy(0, rows, self.autoencoders.latents(name, batch.values[name][rows]))
-            latents[name] = blank
-        return latents
+        codes = self.autoencoders.latents(present_values(batch, self.source_names))
+        return {name: self.autoencoders.by_row(name, codes, batch) for name in self.source_names}
 
     @torch.no_grad()
     def _coded(self, batch: SourceBatch, latents: dict[str, Tensor] | None = None) -> CodedBatch:
-        content_was_training = self.content.training
-        self.content.eval()
         evidence = self.content.evidence(batch)
-        self.content.train(content_was_training)
         found = {name: value.detach() for name, value in (latents or self._latents(batch)).items()}
         present = dict(zip(self.source_names, evidence.present, strict=True))
         return CodedBatch({}, present, found, evidence)
@@ -429,7 +422,7 @@ class SharedFlow(MultiSourceModel):
         for name, share in zip(self.source_names, shares, strict=True):
             if bool((share > 0).any()):
                 code = self._slots(self.encode(given.select([name])).mean)
-                velocity = self.renderer.velocity(name, code)
+                velocity = self.renderer.velocity([(name, len(code))], code)
                 total += share[:, None] * flow.invert(velocity, latents[name], self.sampling.image_steps)
         return total / shares.square().sum(dim=0).sqrt().clamp_min(1e-6)[:, None]
 

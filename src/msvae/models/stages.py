@@ -1,7 +1,7 @@
 """A model may be trained in stages, one after the other: what the training loop has to know of each."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Stage:
     gate: str | None = None
 
 
+@runtime_checkable
 class RowSource(Protocol):
     """Rows that batches are drawn from: a split of a data set, or what a model has computed from one."""
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.errors import ConfigError
-from msvae.networks.blocks import SMALLEST_MAP, ConvBlock, ResidualBlock, channels_at, pyramid
+from msvae.networks.blocks import SMALLEST_MAP, Condition, ConvBlock, ResidualBlock, channels_at, pyramid
 from msvae.source import Source
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 256
@@ -37,14 +37,14 @@ class ConvEncoder(nn.Module):
         rows, columns = sizes[-1]
         self.head = nn.Linear(channels * rows * columns, outputs)
 
-    def maps(self, values: Float[Tensor, "rows channels height width"], condition: int | None = None) -> Tensor:
+    def maps(self, values: Float[Tensor, "rows channels height width"], condition: Condition | None = None) -> Tensor:
         """The last spatial map, (rows, channels, at most 4, at most 4)."""
         for block in self.blocks:
             values = block(values, condition)
         return values
 
     def forward(
-        self, values: Float[Tensor, "rows channels height width"], condition: int | None = None
+        self, values: Float[Tensor, "rows channels height width"], condition: Condition | None = None
     ) -> Float[Tensor, "rows outputs"]:
         return self.head(self.maps(values, condition).flatten(1))
 
@@ -80,7 +80,7 @@ class ConvDecoder(nn.Module):
             self.stages.append(stage)
         self.to_pixels = nn.Conv2d(channels, 4 * outputs, 3, padding=1)
 
-    def forward(self, code: Float[Tensor, "rows latent"], condition: int | None = None) -> Tensor:
+    def forward(self, code: Float[Tensor, "rows latent"], condition: Condition | None = None) -> Tensor:
         maps = F.silu(self.stem(code)).unflatten(1, self.start)
         for doubling, stage, size in zip(self.doublings, self.stages, reversed(self.sizes[1:-1]), strict=True):
             maps = F.silu(doubled(doubling(maps), size))

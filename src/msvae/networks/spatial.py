@@ -2,7 +2,7 @@
 one form, each with its own FiLM, or one pair for each source."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.likelihoods import likelihood_of
-from msvae.networks.blocks import ConvBlock, ResidualBlock, channels_at
+from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_at
 from msvae.networks.conv import doubled, image_pyramid
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.networks.pairs import input_channels, network_input, source_groups
@@ -40,7 +40,7 @@ class MapEncoder(nn.Module):
         self.head = nn.Conv2d(inside, channels, 1)
 
     def forward(
-        self, values: Float[Tensor, "rows channels height width"], condition: int | None = None
+        self, values: Float[Tensor, "rows channels height width"], condition: Condition | None = None
     ) -> Float[Tensor, "rows latent height_2 width_2"]:
         maps = F.pixel_unshuffle(F.pad(values, self.padding), 2)
         for block in self.blocks:
@@ -71,7 +71,7 @@ class MapDecoder(nn.Module):
         self.to_pixels = nn.Conv2d(inside, 4 * likelihood_of(source).raw_channels(source), 3, padding=1)
 
     def forward(
-        self, latents: Float[Tensor, "rows latent height width"], condition: int | None = None
+        self, latents: Float[Tensor, "rows latent height width"], condition: Condition | None = None
     ) -> Float[Tensor, "rows raw height_2 width_2"]:
         maps = self.stem(latents, condition)
         for doubling, stage, size in zip(self.doublings, self.stages, reversed(self.sizes[1:-1]), strict=True):
@@ -88,7 +88,7 @@ class CellEncoder(nn.Module):
         super().__init__()
         self.network = MlpEncoder(source, input_channels(source), channels, width, conditions=conditions)
 
-    def forward(self, values: Tensor, condition: int | None = None) -> Float[Tensor, "rows latent 1 1"]:
+    def forward(self, values: Tensor, condition: Condition | None = None) -> Float[Tensor, "rows latent 1 1"]:
         return self.network(values, condition)[:, :, None, None]
 
 
@@ -97,9 +97,11 @@ class CellDecoder(nn.Module):
 
     def __init__(self, source: Source, channels: int, width: int = 32, conditions: int = 0) -> None:
         super().__init__()
-        self.network = MlpDecoder(source, channels, likelihood_of(source).raw_channels(source), width, conditions=conditions)
+        self.network = MlpDecoder(
+            source, channels, likelihood_of(source).raw_channels(source), width, conditions=conditions
+        )
 
-    def forward(self, latents: Float[Tensor, "rows latent 1 1"], condition: int | None = None) -> Tensor:
+    def forward(self, latents: Float[Tensor, "rows latent 1 1"], condition: Condition | None = None) -> Tensor:
         return self.network(latents.flatten(1), condition)
 
 
@@ -153,15 +155,37 @@ class MapNetworks(nn.Module):
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
-    def encode(self, name: str, values: Tensor) -> Float[Tensor, "rows latent height width"]:
-        """Latents of images in the source's value range, in float32."""
-        trunk, condition = self.place[name]
-        return self.encoders[trunk](network_input(self.sources[name], values), condition).float()
+    def encode(self, values: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "rows latent height width"]]:
+        """Latents of images in each source's value range, in float32; sources of one trunk go through it together."""
+        inputs = {name: network_input(self.sources[name], tensor) for name, tensor in values.items()}
+        return self._through(self.encoders, inputs)
 
-    def decode(self, name: str, latents: Float[Tensor, "rows latent height width"]) -> Tensor:
-        """The raw output that the source's likelihood reads, in float32."""
-        trunk, condition = self.place[name]
-        return self.decoders[trunk](latents.contiguous(memory_format=torch.channels_last), condition).float()
+    def decode(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The raw outputs that the sources' likelihoods read, in float32."""
+        return self._through(self.decoders, latents)
+
+    def _through(self, networks: nn.ModuleDict, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        groups: dict[str, list[str]] = {}
+        for name in inputs:
+            groups.setdefault(self.place[name][0], []).append(name)
+        outputs: dict[str, Tensor] = {}
+        for trunk, names in groups.items():
+            parts = [inputs[name] for name in names]
+            conditions = [self.place[name][1] for name in names]
+            together = torch.cat(parts) if len(parts) > 1 else parts[0]
+            if together.dim() == 4:
+                together = together.contiguous(memory_format=torch.channels_last)
+            condition: Condition | None = conditions[0]
+            if len(parts) > 1:
+                condition = torch.cat(
+                    [
+                        torch.full((len(p),), int(c or 0), device=p.device)
+                        for p, c in zip(parts, conditions, strict=True)
+                    ]
+                )
+            answer = networks[trunk](together, condition).float()
+            outputs |= zip(names, answer.split([len(part) for part in parts]), strict=True)
+        return outputs
 
     def size(self, name: str) -> int:
         """Latents of one image of the source."""

@@ -37,11 +37,23 @@ class ModulatedBlock(nn.Module):
         width = tokens.shape[-1:]
         inputs = F.layer_norm(tokens, width) * (1 + scale) + shift
         parts = self.queries_keys_values(inputs).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mask = None if bias is None else bias.to(parts.dtype)
-        attended = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], attn_mask=mask)
+        attended = attention(parts[0], parts[1], parts[2], bias)
         tokens = tokens + gate * self.mixed(attended.transpose(1, 2).flatten(2))
         inputs = F.layer_norm(tokens, width) * (1 + scale_2) + shift_2
         return tokens + gate_2 * self.contract(F.gelu(self.expand(inputs), approximate="tanh"))
+
+
+def attention(
+    queries: Float[Tensor, "rows heads tokens size"],
+    keys: Float[Tensor, "rows heads tokens size"],
+    values: Float[Tensor, "rows heads tokens size"],
+    bias: Float[Tensor, "rows 1 1 tokens"] | None = None,
+) -> Float[Tensor, "rows heads tokens size"]:
+    """softmax(q k' / sqrt(size) + bias) v, written out: for few tokens on a CPU several times as fast as PyTorch's."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias.to(scores.dtype)
+    return torch.softmax(scores, dim=-1).to(values.dtype) @ values
 
 
 class Transformer(nn.Module):

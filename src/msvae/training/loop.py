@@ -22,8 +22,8 @@ from msvae.training.devices import accelerator_for
 from msvae.training.gates import GATES
 from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite_loss
 from msvae.training.log import MetricsLog
-from msvae.training.progress import Display, Quiet, shown
 from msvae.training.plan import StagePlan
+from msvae.training.progress import Display, Quiet, shown
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
 from msvae.training.state import TrainingState, model_of
 
