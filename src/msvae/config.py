@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from msvae.errors import ConfigError, unknown
 
@@ -117,6 +117,13 @@ class FlowConfig(Settings):
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)
     reuse: str | None = None
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> FlowConfig:
+        for width in (self.converter_width, self.renderer_width):
+            if width % self.heads:
+                raise ValueError(f"width {width} of a Transformer is no multiple of its {self.heads} heads")
+        return self
 
 
 def _family(model: Any) -> str:

@@ -108,6 +108,12 @@ class Autoencoders(nn.Module):
             nats[name] = score.mean()
         return losses, nats, {name: self.by_row(name, codes, batch) for name in self.sources}
 
+    def calibrate(self, name: str, values: Float[Tensor, "rows latents"]) -> None:
+        """Standardise a source by the statistics of these encodings."""
+        standard = self.standard[f"of_{name}"]
+        assert isinstance(standard, Standardiser)
+        standard.calibrate(values)
+
     def by_row(self, name: str, codes: Mapping[str, Tensor], batch: SourceBatch) -> Float[Tensor, "rows latents"]:
         """Latents of present images, put into their rows; zero where the source is absent."""
         blank = torch.zeros(len(batch), self.networks.size(name), device=batch.device)

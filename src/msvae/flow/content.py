@@ -18,7 +18,7 @@ PREDICTION_WEIGHT = 0.5
 
 
 class Content(nn.Module):
-    """Each source's own code (a token per slot, of length sqrt(size)) and evidence logits; softmax pooling over sources.
+    """Each source's own code (a token per slot, of length sqrt(size)) and evidence logits; softmax pooling over them.
 
     One slot is a code vector for class-like content; grid x grid slots keep where things are, for scene-like content.
 
@@ -144,7 +144,8 @@ def contrast(
 ) -> Float[Tensor, ""]:
     """InfoNCE in both directions: the codes of one row against those of all others, by their mean cosine.
 
-    L = -1/2 mean_i [log softmax_j(s_ij / T)_i + log softmax_j(s_ji / T)_i] (van den Oord et al. 2018, arXiv 1807.03748).
+    L = -1/2 mean_i [log softmax_j(s_ij / T)_i + log softmax_j(s_ji / T)_i] (van den Oord et al. 2018, arXiv
+    1807.03748).
     """
     similarity = first.flatten(1) @ second.flatten(1).T / (first.shape[1] * first.shape[2] * temperature)
     target = torch.arange(len(first), device=first.device)

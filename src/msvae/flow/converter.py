@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from msvae.flow.coded import Evidence
 from msvae.flow.guidance import composed_velocity
-from msvae.flow.path import clean_prediction, noisy, path_times, path_velocity
+from msvae.flow.path import path_points
 from msvae.flow.sampler import Velocity, sample
 from msvae.networks.transformer import TimeEmbedding, Transformer, hidden_where
 
@@ -73,8 +73,7 @@ class Converter(nn.Module):
     ) -> Float[Tensor, "rows slots size"]:
         """E[w | x_S] in one evaluation, at t = 0, where the state says nothing of the code."""
         state = evidence.tokens.new_zeros(evidence.present.shape[1], self.slots, self.size)
-        time = state.new_zeros(len(state))
-        return clean_prediction(state, self.velocity(evidence, log_weights)(state, time), time)
+        return self.velocity(evidence, log_weights)(state, state.new_zeros(len(state)))
 
     def loss(
         self,
@@ -99,10 +98,9 @@ class Converter(nn.Module):
                 drawn = sample(self.velocity(evidence.rows(rows)), start, SELF_DRAWN_STEPS)
             code = code.index_copy(0, rows, drawn.to(code.dtype))
         subset = subset_of_any_size(present, generator)
-        noise = torch.randn(code.shape, generator=generator, device=code.device)
-        time = path_times(len(code), 1.2, generator, code.device)
-        guess = self.velocity(evidence.restricted(subset))(noisy(code, noise, time), time)
-        return (guess - path_velocity(code, noise)).square().mean()
+        points = path_points(code, 1.2, generator)
+        guess = self.velocity(evidence.restricted(subset))(points.state, points.time)
+        return (guess - points.velocity).square().mean()
 
     def composed(self, evidence: Evidence, weights: Float[Tensor, "sources rows"]) -> Velocity:
         """v_0 + sum_m a_m (v_m - v_0): the flows given each source alone, by weights; one pass over all of them."""

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from msvae.flow.guidance import guided_velocity
-from msvae.flow.path import clean_prediction, noisy, path_times, path_velocity
+from msvae.flow.path import path_points
 from msvae.flow.sampler import Velocity
 from msvae.networks.transformer import TimeEmbedding, Transformer, grid_positions
 
@@ -78,8 +78,7 @@ class Renderer(nn.Module):
     def mean(self, name: str, code: Float[Tensor, "rows slots size"]) -> Float[Tensor, "rows latents"]:
         """E[h | w] in one evaluation, at t = 0, where the state says nothing of the latents."""
         state = code.new_zeros(len(code), math.prod(self.shapes[name]))
-        time = state.new_zeros(len(code))
-        return clean_prediction(state, self.velocity([(name, len(code))], code)(state, time), time)
+        return self.velocity([(name, len(code))], code)(state, state.new_zeros(len(code)))
 
     def loss(
         self,
@@ -101,11 +100,10 @@ class Renderer(nn.Module):
         for names in groups.values():
             data, content, has_code = (torch.cat([part[name] for name in names]) for part in (latents, code, known))
             dropped = torch.rand(len(data), generator=generator, device=data.device) < self.dropped
-            noise = torch.randn(data.shape, generator=generator, device=data.device)
-            time = path_times(len(data), 1.0, generator, data.device)
+            points = path_points(data, 1.0, generator)
             runs = [(name, len(latents[name])) for name in names]
-            guess = self.velocity(runs, content, has_code & ~dropped)(noisy(data, noise, time), time)
-            total = total + (guess - path_velocity(data, noise)).square().mean(dim=1).sum()
+            guess = self.velocity(runs, content, has_code & ~dropped)(points.state, points.time)
+            total = total + (guess - points.velocity).square().mean(dim=1).sum()
         assert isinstance(total, Tensor)
         return total / sum(len(part) for part in latents.values())
 

@@ -79,6 +79,7 @@ class SharedFlow(MultiSourceModel):
             config.dropped,
         )  # fmt: skip
         self.standard = Standardiser(slots * size)
+        self.spread: Tensor
         self.register_buffer("spread", torch.ones(len(names), slots * size))
         self.sampling = Sampling(config.guidance, config.code_steps, config.image_steps)
         self.stage: str | None = None
@@ -123,6 +124,22 @@ class SharedFlow(MultiSourceModel):
             module.requires_grad_(part == name)
         self.train(self.training)
 
+    def take_autoencoders(self, other: MultiSourceModel) -> None:
+        """Take over the trained autoencoders of another flow of the same sources.
+
+        Raises:
+            ConfigError: if they do not fit.
+        """
+        if not isinstance(other, SharedFlow):
+            raise ConfigError("Setting 'model.reuse': the run is of another method than 'flow'.")
+        try:
+            self.autoencoders.load_state_dict(other.autoencoders.state_dict())
+        except RuntimeError:
+            raise ConfigError(
+                f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
+                f"sources ({', '.join(self.source_names)}) or sizes."
+            ) from None
+
     def tell_progress(self, share: float) -> None:
         self.progress = share
 
@@ -153,7 +170,7 @@ class SharedFlow(MultiSourceModel):
             for source, parts in found.items():
                 values = torch.cat(parts).flatten(1) if parts else torch.empty(0, 1)
                 if len(values) > 1:
-                    self.autoencoders.standard[f"of_{source}"].calibrate(values)
+                    self.autoencoders.calibrate(source, values)
         elif name == "code":
             everything = joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, CHUNK)])
             whole = pooled(everything.evidence).flatten(1)
@@ -375,7 +392,7 @@ class SharedFlow(MultiSourceModel):
         """A given source that is wanted keeps its own latents: by its weight, where there are weights.
 
         Without weights it comes back as its autoencoder sees it. With weights, h = R(w) + a (h_own - R(w_own)), where
-        R is the renderer with one noise and w_own the code of this source alone: weight 1 gives h_own exactly.
+        R is the renderer with one noise and w_own the code of this source alone: a = 1 gives h_own.
         Rule `appearance` draws every wanted source from the noise that the given ones come from, mixed by weights.
         """
         given = given.to(self.device)
@@ -401,9 +418,10 @@ class SharedFlow(MultiSourceModel):
                 if vector is None:
                     drawn = torch.where(kept, own, drawn)
                 elif bool(kept.any()):
-                    alone = self.encode(given.select([name])).mean.repeat_interleave(n, dim=0)
+                    alone = self.encode(given.select([name]), {name: 1.0}, rule).mean.repeat_interleave(n, dim=0)
                     share = shares[index].repeat_interleave(n)[:, None]
-                    drawn = torch.where(kept, drawn + share * (own - self._rendered(name, alone, noise)), drawn)
+                    turned = drawn + share * (own - self._rendered(name, alone, noise))
+                    drawn = torch.where(kept, torch.where(share == 1.0, own, turned), drawn)
             images[name] = self._image(name, drawn)
         return SourceBatch.complete(images)
 

@@ -150,7 +150,7 @@ class MapNetworks(nn.Module):
                 side = (1, 1)
             for index, source in enumerate(group):
                 self.place[source.name] = (trunk, index if conditions else None)
-                self.map_shape[source.name] = (channels, *side)
+                self.map_shape[source.name] = (channels, side[0], side[1])
         for module in self.modules():  # convolutions are faster so, on CPUs with AVX-512 and on GPUs
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
