@@ -60,7 +60,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         for name in list(gates.GATES):
             patch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
-        return train_run(config(), tmp_path_factory.mktemp("flow", data=DATA) / "straight")
+        return train_run(config(), tmp_path_factory.mktemp("flow") / "straight", data=DATA)
 
 
 @pytest.mark.parametrize("stop_at", [2, 3, 6, 10, 14])
