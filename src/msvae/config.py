@@ -81,6 +81,7 @@ class FlowConfig(Settings):
             more (4 or 8) where it matters what is where.
         content_width, shift: channels of the first map of the code's encoders, pixels that images move by at random.
         converter_width, converter_depth, renderer_width, renderer_depth, heads: the two Transformers.
+        patch: side of the square of latent cells that make a token of the renderer.
         dropped: share of rows that the renderer sees without their code, for guidance.
         sampled: share of rows on which the renderer sees a code drawn by the converter.
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
@@ -105,11 +106,12 @@ class FlowConfig(Settings):
     shift: int = Field(default=2, ge=0, le=32)
     converter_width: int = Field(default=128, ge=8, multiple_of=4)
     converter_depth: int = Field(default=3, ge=1, le=64)
-    renderer_width: int = Field(default=192, ge=8, multiple_of=4)
+    renderer_width: int = Field(default=256, ge=8, multiple_of=4)
     renderer_depth: int = Field(default=4, ge=1, le=64)
     heads: int = Field(default=4, ge=1, le=64)
+    patch: int = Field(default=2, ge=1, le=32)
     dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
-    sampled: float = Field(default=0.5, ge=0.0, le=1.0)
+    sampled: float = Field(default=0.25, ge=0.0, le=1.0)
     self_distillation: bool = True
     shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
     steps: dict[Literal["sources", "code", "converter", "renderer"], int] = Field(default_factory=dict)

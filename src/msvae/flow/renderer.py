@@ -26,13 +26,23 @@ class Renderer(nn.Module):
     Args:
         shapes: `{source: (channels, height, width)}` of the latents.
         slots, size: tokens of the shared code and their numbers.
+        dropped: share of rows that are trained on without their code.
+        patch: side of the square of cells that make a token; where it is the whole map, the network is an MLP.
     """
 
     def __init__(
-        self, shapes: Mapping[str, Shape], slots: int, size: int, width: int, depth: int, heads: int, dropped: float
+        self,
+        shapes: Mapping[str, Shape],
+        slots: int,
+        size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        dropped: float,
+        patch: int = 1,
     ) -> None:
         super().__init__()
-        self.shapes, self.slots, self.dropped = dict(shapes), slots, dropped
+        self.shapes, self.slots, self.dropped, self.patch = dict(shapes), slots, dropped, patch
         self.names = tuple(shapes)
         self.width = width
         self.time = TimeEmbedding(width)
@@ -44,9 +54,10 @@ class Renderer(nn.Module):
         self.source = nn.ParameterDict({f"of_{name}": 0.02 * torch.randn(width) for name in shapes})
         self.into, self.out = nn.ModuleDict(), nn.ModuleDict()
         for name, (channels, height, across) in self.shapes.items():
-            self.into[f"of_{name}"] = nn.Linear(channels, width)
-            self.out[f"of_{name}"] = nn.Linear(width, channels)
-            self.register_buffer(f"position_of_{name}", grid_positions(height, across, width), persistent=False)
+            self.into[f"of_{name}"] = nn.Linear(channels * patch**2, width)
+            self.out[f"of_{name}"] = nn.Linear(width, channels * patch**2)
+            positions = grid_positions(math.ceil(height / patch), math.ceil(across / patch), width)
+            self.register_buffer(f"position_of_{name}", positions, persistent=False)
 
     def velocity(
         self,
@@ -114,21 +125,34 @@ class Renderer(nn.Module):
         return content + self.slot
 
     def _field(self, runs: Runs, content: Tensor) -> Velocity:
-        channels, height, across = self.shapes[runs[0][0]]
+        shape = self.shapes[runs[0][0]]
         lengths = [length for _, length in runs]
         sources = torch.cat([self.source[f"of_{name}"].expand(length, -1) for name, length in runs])
         about = content.mean(dim=1) + sources
         positions = self.get_buffer(f"position_of_{runs[0][0]}")
 
         def field(state: Tensor, time: Tensor) -> Tensor:
-            cells = state.unflatten(1, (channels, height * across)).transpose(1, 2).split(lengths)
+            cells = self._tokens(state, shape).split(lengths)
             tokens = torch.cat([self.into[f"of_{name}"](part) for (name, _), part in zip(runs, cells, strict=True)])
             tokens = tokens + positions.to(tokens.dtype)
             if self.slots > 1:
                 tokens = torch.cat([tokens, content.to(tokens.dtype)], dim=1)
             refined = self.transformer(tokens, self.condition(about + self.time(time)))
-            refined = F.layer_norm(refined[:, : height * across], (self.width,)).split(lengths)
+            refined = F.layer_norm(refined[:, : len(positions)], (self.width,)).split(lengths)
             outputs = [self.out[f"of_{name}"](part) for (name, _), part in zip(runs, refined, strict=True)]
-            return torch.cat(outputs).transpose(1, 2).flatten(1).float()
+            return self._cells(torch.cat(outputs).float(), shape)
 
         return field
+
+    def _tokens(self, state: Float[Tensor, "rows latents"], shape: Shape) -> Float[Tensor, "rows tokens numbers"]:
+        """Flat latents as one token for each square of cells, with zeros beyond the map's border."""
+        _, height, across = shape
+        maps = F.pad(state.unflatten(1, shape), (0, -across % self.patch, 0, -height % self.patch))
+        return F.pixel_unshuffle(maps, self.patch).flatten(2).transpose(1, 2)
+
+    def _cells(self, tokens: Float[Tensor, "rows tokens numbers"], shape: Shape) -> Float[Tensor, "rows latents"]:
+        """The inverse of `_tokens`."""
+        _, height, across = shape
+        grid = (math.ceil(height / self.patch), math.ceil(across / self.patch))
+        maps = F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, grid), self.patch)
+        return maps[..., :height, :across].flatten(1)

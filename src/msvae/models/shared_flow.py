@@ -77,6 +77,7 @@ class SharedFlow(MultiSourceModel):
         self.renderer = Renderer(
             latent_networks.map_shape, slots, size, config.renderer_width, config.renderer_depth, config.heads,
             config.dropped,
+            config.patch,
         )  # fmt: skip
         self.standard = Standardiser(slots * size)
         self.spread: Tensor
@@ -99,7 +100,7 @@ class SharedFlow(MultiSourceModel):
     def stages(self) -> tuple[Stage, ...]:
         shares = {**SHARES, **self.config.shares}
         steps = {**({"sources": 0} if self.config.reuse else {}), **self.config.steps}
-        rows = {"sources": 0.25, "code": 1.0, "converter": 4.0, "renderer": 1.0}
+        rows = {"sources": 0.25, "code": 1.0, "converter": 4.0, "renderer": 2.0}
         gates = {"sources": "reconstruction", "code": "code", "converter": "converter", "renderer": "samples"}
         return tuple(
             Stage(
