@@ -195,4 +195,11 @@ METHODS: dict[str, Method] = {
         cost="M encodes, M (2^M - 1) decodes; M with model.decodes=drawn",
         limits="at most 16 sources; costly with all subsets",
     ),
+    "flow": Method(
+        summary="shared-latent flow: single-source VAEs, one shared code, a Transformer converter; see docs/flow.md",
+        paper="docs/flow.md",
+        year=2026,
+        cost="four stages; a decode and a few passes of a Transformer for each answer",
+        limits="sources need rows in common; expected images take one pass, drawn ones many",
+    ),
 }
