@@ -136,6 +136,15 @@ METHODS: dict[str, Method] = {
         limits="complete rows only; single encoders need not agree with the joint one",
         partial_rows=False,
     ),
+    "jnf": Method(
+        summary="a joint encoder, and normalizing flows of single sources that follow it (needs zuko)",
+        settings={"fusion": "joint_flows", "objective": "jnf"},
+        paper="Senellart et al., arXiv 2302.03461",
+        year=2023,
+        cost="M encodes, M decodes, M flows",
+        limits="complete rows only; subsets of several sources are answered by 32 particles of each",
+        partial_rows=False,
+    ),
     "dmvae": Method(
         summary="shared and private codes; each source drawn from the joint code and from each source's",
         settings={"fusion": "poe", "prior_expert": True, "objective": "dmvae"},
