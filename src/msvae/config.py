@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,7 +23,7 @@ class DataConfig(Settings):
     """Which rows to train on.
 
     Args:
-        name: a built-in set.
+        name: a built-in set, or the path of your own data (see `docs/data.md`).
         options: what that set can be told (see `msvae data info NAME`).
         sources: only these sources; all when None.
         missing: share of the sources removed at random from training rows; every row keeps one.
@@ -95,6 +95,33 @@ class ModelConfig(Settings):
     sampler_components: int = Field(default=20, ge=0, le=1000)
 
 
+class AugmentConfig(Settings):
+    """Random changes of training rows; all off by default. See `msvae.data.augment`.
+
+    The geometric ones are drawn once a row and done to all its sources; the photometric ones once a row and source.
+
+    Args:
+        flip_horizontal, flip_vertical: probability of a mirrored row.
+        shift: largest shift, as a share of the side.
+        rotate: largest angle, in degrees.
+        scale: largest change of size: factors from 1 / (1 + scale) to 1 + scale.
+        crop: largest share of the side that is cut away; the rest is enlarged to the full size.
+        brightness: largest number added, as a share of the value range.
+        contrast: factors from 1 - contrast to 1 + contrast, about the image's mean.
+        noise: standard deviation of Gaussian noise, as a share of the value range.
+    """
+
+    flip_horizontal: float = Field(default=0.0, ge=0, le=1)
+    flip_vertical: float = Field(default=0.0, ge=0, le=1)
+    shift: float = Field(default=0.0, ge=0, le=0.5)
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, le=1)
+    crop: float = Field(default=0.0, ge=0, le=0.9)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    noise: float = Field(default=0.0, ge=0, le=1)
+
+
 class TrainingConfig(Settings):
     """How to train. One of `budget`, `steps` and `epochs` sets the length; without any, 30 epochs.
 
@@ -110,6 +137,9 @@ class TrainingConfig(Settings):
         device: `auto` (the best there is), `cpu`, `cuda` or `mps`.
         gradient_clip: largest gradient norm, or None.
         checkpoint_seconds: time between checkpoints; one more at the end and one on Ctrl-C.
+        balance: how much more often rows with rare sources are drawn: with weights max over their sources of
+            (1 / share of the rows that have the source)^balance. 0 draws every row once an epoch.
+        augment: random changes of training rows.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -126,6 +156,8 @@ class TrainingConfig(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     gradient_clip: float | None = Field(default=None, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
+    balance: float = Field(default=0.0, ge=0, le=1)
+    augment: AugmentConfig = AugmentConfig()
 
 
 class RunConfig(Settings):
@@ -157,7 +189,7 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         owner: Any = kind
         for part in path[:-1]:
-            owner = owner.model_fields[part].annotation
+            owner = owner.model_fields[part].annotation if hasattr(owner, "model_fields") else get_args(owner)[-1]
         return unknown("setting", ".".join(path), [".".join([*path[:-1], key]) for key in owner.model_fields])
     return f"Setting {'.'.join(path)!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}."
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from msvae.cli.options import Json, Settings, parse_settings
+from msvae.cli.options import Json, Seed, Settings, parse_settings
 from msvae.cli.output import say
 
 data = typer.Typer(no_args_is_help=True, help="Data sets: list, get, describe, look at.")
@@ -64,6 +64,37 @@ def get(
         {**asdict(built), "folder": str(built.folder), "as_pinned": built.as_pinned, "rows": rows},
         as_json,
     )
+
+
+@data.command()
+def verifier(
+    name: Annotated[str, typer.Argument(help="A built set with labels.")],
+    set_: Settings = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of training for each source.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the classifiers that judge coherence, once and thoroughly; every evaluation on the set then uses them.
+
+    They are trained on training rows alone and kept with the set.
+
+    Example:
+
+        msvae data verifier polymnist
+    """
+    from dataclasses import replace
+
+    from msvae.cli.output import progress
+    from msvae.data import known_set
+    from msvae.evaluation.assets import make_verifiers
+    from msvae.evaluation.verifier import THOROUGH
+
+    effort = replace(THOROUGH, steps=steps or THOROUGH.steps)
+    made = make_verifiers(known_set(name), parse_settings(set_), effort=effort, seed=seed, display=progress())
+    lines = [f"verifiers: {made.folder}", "share of images whose class they see:"]
+    for source, shares in made.accuracy.items():
+        lines.append(f"    {source}: " + ", ".join(f"{share:.4f} {split}" for split, share in shares.items()))
+    say("\n".join(lines), {"folder": str(made.folder), "accuracy": made.accuracy}, as_json)
 
 
 @data.command()

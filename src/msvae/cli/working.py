@@ -10,7 +10,9 @@ from msvae.cli.output import console, progress, say
 
 
 def train(
-    data: Annotated[str | None, typer.Argument(help="A built-in data set (see `msvae data list`) [colours].")] = None,
+    data: Annotated[
+        str | None, typer.Argument(help="A set (see `msvae data list`), or a path of your own [colours].")
+    ] = None,
     method: Annotated[str | None, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run [runs/DATA-METHOD].")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Training time: 90s, 10m, 1.5h.")] = None,
@@ -34,6 +36,8 @@ def train(
         msvae train colours --budget 90s -o runs/first
 
         msvae train colours --method poe --missing 0.5 --set model.latent=64 --epochs 20
+
+        msvae train my-images/ --method poe --budget 2m
 
         msvae train --resume runs/first
     """
@@ -64,7 +68,7 @@ def train(
             {key: value for key, value in dotted.items() if value is not None},
             read_yaml(config) if config is not None else None,
         )
-        folder = out or Path("runs") / f"{settings.data.name}-{settings.model.method}"
+        folder = out or Path("runs") / f"{Path(settings.data.name).resolve().stem}-{settings.model.method}"
         run = train_run(settings, folder, display=progress(as_json))
     state = run.folder.state()
     say(

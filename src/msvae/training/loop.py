@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
+from msvae.data.augment import augmented
 from msvae.data.base import Rows
 from msvae.errors import Interrupted, NonFiniteError
 from msvae.models.base import Loss, MultiSourceModel
@@ -21,7 +22,7 @@ from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for
 from msvae.training.log import MetricsLog
 from msvae.training.progress import Display, Quiet, shown
-from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate
+from msvae.training.schedule import BatchOrder, BudgetMeter, balance_weights, derived_seed, learning_rate
 from msvae.training.state import TrainingState, model_of, non_finite_text
 
 DEFAULT_EPOCHS = 30
@@ -29,6 +30,8 @@ LOG_EVERY = 10
 VALIDATIONS_PER_RUN = 20
 VALIDATION_ROWS = 512
 AFTER_TRAINING_ROWS = 5000
+AFTER_TRAINING_LEAST_ROWS = 200
+AFTER_TRAINING_BYTES = 1 << 29
 SMALLEST_LOSS_SCALE = 1e-6
 
 
@@ -73,8 +76,9 @@ def fit(
     log = MetricsLog(run.metrics_log)
     log.cut_after(step)
     meter = BudgetMeter(config.budget, step, seconds, config.warmup_steps - 10) if config.budget else None
-    order = BatchOrder(len(train), config.batch_size, config.seed)
+    order = BatchOrder(len(train), config.batch_size, config.seed, balance_weights(train.present, config.balance))
     generator = torch.Generator(accelerator.device)
+    changes = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
 
     with shown(display, title, total), _stop_signals() as stop, torch.random.fork_rng():
@@ -83,6 +87,7 @@ def fit(
             torch.manual_seed(derived_seed(config.seed, "noise", step))  # for users' modules with dropout and the like
             generator.manual_seed(derived_seed(config.seed, "noise", step))
             model.progress = step / total if total else 0.0
+            changes.manual_seed(derived_seed(config.seed, "augment", step))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config.learning_rate, config.warmup_steps, total)
 
@@ -90,7 +95,8 @@ def fit(
             parts = index.tensor_split(min(config.accumulation, len(index)))
             losses: list[Loss] = []
             for part in parts:
-                loss = wrapped(train.batch(part).to(accelerator.device), generator)
+                batch = augmented(train.batch(part).to(accelerator.device), train.sources, config.augment, changes)
+                loss = wrapped(batch, generator)
                 _refuse_non_finite_loss(loss, step, run)
                 accelerator.backward(loss.total * (len(part) / len(index)))
                 losses.append(loss)
@@ -123,9 +129,15 @@ def fit(
 
     state.save(step, total, seconds)  # before anything else can go wrong
     trained = model_of(averaged).eval()
-    trained.after_training(train.batch(order.some(AFTER_TRAINING_ROWS)), config.seed)
+    trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
     state.save(step, total, seconds, finished=True)
     return trained
+
+
+def _affordable_rows(rows: Rows) -> int:
+    """How many rows may lie in memory at once after training."""
+    row_bytes = 4 * sum(source.value_count for source in rows.sources)
+    return min(AFTER_TRAINING_ROWS, max(AFTER_TRAINING_LEAST_ROWS, AFTER_TRAINING_BYTES // row_bytes))
 
 
 def _average_with(decay: float) -> Any:
@@ -201,9 +213,11 @@ def _validate(model: Any, rows: Rows, config: TrainingConfig, device: torch.devi
     generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "validation", 0))
     was_training = model.training
     model.eval()
-    loss = model.loss(rows.batch(slice(0, VALIDATION_ROWS)).to(device), generator)
+    index = torch.arange(min(len(rows), VALIDATION_ROWS))
+    index = index[torch.stack([present[index] for present in rows.present.values()]).any(dim=0)]
+    losses = [model.loss(rows.batch(part).to(device), generator) for part in index.split(max(config.batch_size, 16))]
     model.train(was_training)
-    return _figures([loss])
+    return _figures(losses) if losses else {}
 
 
 @contextmanager
