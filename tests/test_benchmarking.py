@@ -19,7 +19,7 @@ from msvae.benchmarking.settings import compared_config
 from msvae.benchmarking.speed import random_rows, speed_table, training_step
 from msvae.benchmarking.tables import page
 from msvae.benchmarking.timing import Timing, alternating, operations, peak_of, ratio
-from msvae.data import Rows
+from msvae.data import DataSet, Rows
 from msvae.errors import ConfigError
 from msvae.evaluation import yardstick
 from msvae.evaluation.verifier import Classifier, train_classifier
@@ -46,7 +46,7 @@ def calibrated(path: Path, **seconds: float) -> Path:
 VERIFIERS: dict[str, Classifier] = {}
 
 
-def trained_once(rows: Rows, name: str, classes: int, seed: int) -> Classifier:
+def trained_once(data: DataSet, rows: Rows, name: str, classes: int, seed: int) -> Classifier:
     """A verifier of few steps, the same in every test."""
     if name not in VERIFIERS:
         VERIFIERS[name] = train_classifier(rows, name, classes, seed, steps=100)
@@ -55,7 +55,7 @@ def trained_once(rows: Rows, name: str, classes: int, seed: int) -> Classifier:
 
 @pytest.fixture
 def comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comparison:
-    monkeypatch.setattr(yardstick, "train_classifier", trained_once)
+    monkeypatch.setattr(yardstick, "verifier_of", trained_once)
     measured = calibrated(tmp_path / "calibration.json", poe=0.2, moe=0.1)
     return Comparison(TERMS, measured, tmp_path / "results", tmp_path / "runs", SETTINGS)
 
