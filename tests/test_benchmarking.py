@@ -147,6 +147,16 @@ def test_several_seeds_are_a_mean_and_half_their_range(tmp_path: Path) -> None:
     assert "| 0.500 ± 0.000 |" in page(tmp_path)
 
 
+def test_rows_of_the_prior_do_not_stand_as_those_of_a_fitted_sampler() -> None:
+    figures: dict[str, Any] = {name: {} for name in ("photographs", "ceilings", "probe", "sources", "monotonicity")}
+    figures |= {"conditional_coherence": {"1": 0.5}}
+    alone = summary({**figures, "generation": {"joint_coherence": 0.1, "drawn_from": "prior"}})
+    assert (alone["joint_coherence"], alone["prior_joint_coherence"]) == (None, 0.1)
+    made = {"joint_coherence": 0.6, "prior_joint_coherence": 0.1, "drawn_from": "fitted sampler"}
+    both = summary({**figures, "generation": made})
+    assert (both["joint_coherence"], both["prior_joint_coherence"]) == (0.6, 0.1)
+
+
 def _row(seed: int, figures: Mapping[str, Any]) -> dict[str, Any]:
     facts = {"method": "poe", "seed": seed, "steps": 10, "batch_size": 20, "rows_in_training": 100}
     machine = {"processor": "some", "threads": 1, "torch": "2", "date": "2026-01-01", "commit": None, "msvae": "0"}
