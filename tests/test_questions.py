@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import msvae
-from conftest import TINY, TINY_TRAINING, lacking, tiny_model
+from conftest import TINY_TRAINING, lacking, tiny_model
 from msvae.data.images import write_images
 from msvae.errors import ConfigError, DataError, SourceError
 from msvae.questions import blended_source
@@ -185,7 +185,6 @@ def test_blends_answer_in_the_range_of_the_first_source_with_weight() -> None:
 
 @pytest.mark.parametrize("method", list(msvae.METHODS))
 def test_every_method_has_a_report(method: str, tmp_path: Path) -> None:
-    settings = {f"model.{key}": value for key, value in TINY.items()} | TINY_TRAINING
-    settings |= {"training.steps": 2, "data.options.variants": 1}
+    settings = tiny_settings(method) | TINY_TRAINING | {"training.steps": 2, "data.options.variants": 1}
     run = msvae.train("colours", method, out=tmp_path / "run", settings=settings)
     assert msvae.report(run).stat().st_size > 100_000

@@ -188,8 +188,9 @@ def generate(
         raise ConfigError(f"Generation: expected n >= 1, got {n}.")
     model = model_of(run)
     with torch.no_grad():
-        code = model.draw(n, _generator(model, seed), from_prior=from_prior)
-        return model.decode(code, model.wanted(to)).values
+        generator = _generator(model, seed)
+        code = model.draw(n, generator, from_prior=from_prior)
+        return model.decode(code, model.wanted(to), "sample", generator).values
 
 
 @dataclass(frozen=True)
