@@ -76,8 +76,12 @@ TONED = [f"1f9{n:02x}{end}" for n in range(40, 60) for end in ("", "-1f3fb", "-1
 
 def iconify_files(codes: list[str], colour: str) -> dict[str, bytes]:
     names = {code: f"thing-{place}" for place, code in enumerate(codes)}
-    body = f'<rect x="4" y="4" width="24" height="24" fill="{colour}"/>'
-    icons = {"width": 32, "height": 32, "icons": {name: {"body": body} for name in names.values()}}
+    body = f'<rect x="4" y="4" width="24" height="24" fill="{colour}"/><rect width="2" height="2" y="30" fill="#0000'
+    icons = {
+        "width": 32,
+        "height": 32,
+        "icons": {n: {"body": f'{body}{place:02x}"/>'} for place, n in enumerate(names.values())},
+    }
     groups = {group: list(names.values())[place :: len(GROUPS)] for place, group in enumerate(GROUPS)}
     return {
         "package/icons.json": json.dumps(icons).encode(),

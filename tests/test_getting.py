@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -128,6 +129,14 @@ def test_a_build_that_fails_leaves_nothing() -> None:
     with pytest.raises(DataError, match="No space left"):
         get_set(_known(full), again=True)
     assert get_set(_known()).checksum == good
+
+
+def test_a_disk_without_room_is_named_before_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    with pytest.raises(DataError, match=r"needs 20 MB.*1 MB free.*MSVAE_CACHE"):
+        get_set(_known())
+    assert _left(_known()) == []
 
 
 def test_what_a_killed_build_left_is_removed_and_a_damaged_set_built_anew() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hand_made import TONED, Files, built_from, iconify_files, mnist_files, no_value_twice, noise, png
-from msvae.data.sets.dividing import corners, divide_groups, tiles
+from msvae.data.sets.dividing import corners, divide_groups, merged_groups, tiles
 from msvae.data.sets.emoji_drawings import base_of, code_of
 
 
@@ -40,9 +40,9 @@ def test_polymnist_follows_its_recipe_and_shares_no_digit_and_no_pixel(tmp_path:
             expected = np.round(255 * (ground * (1 - stroke) + (1 - ground) * stroke))
             assert np.abs(rows.values[f"m{source}"][3].numpy() - expected).max() <= 1, name
     assert not used["train"] & used["validation"]
-    spans = {split: (rows.columns["crops"][..., 1].min(), rows.columns["crops"][..., 1].max() + 28)
-             for split, rows in data.splits.items()}  # fmt: skip
-    assert spans["train"][1] <= spans["validation"][0] < spans["validation"][1] <= spans["test"][0]
+    for source, pixels in enumerate(photos.values()):
+        crops = {split: rows.columns["crops"][:, source] for split, rows in data.splits.items()}
+        _no_pixel_twice(crops, pixels.shape[:2], 28)
 
 
 def test_mnist_fashion_pairs_by_class_and_shares_no_image(tmp_path: Path) -> None:
@@ -61,12 +61,19 @@ def test_mnist_fashion_pairs_by_class_and_shares_no_image(tmp_path: Path) -> Non
 
 
 def _emoji_files(codes: list[str]) -> dict[str, dict[str, bytes]]:
-    svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><rect width="72" height="36"/></svg>'
+    def svg(place: int) -> bytes:
+        head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72">'
+        return f'{head}<rect width="72" height="{place}"/></svg>'.encode()
+
     return {
         "@iconify-json/noto": iconify_files(codes, "red"),
         "@iconify-json/twemoji": iconify_files(codes, "lime"),
         "@iconify-json/fluent-emoji-flat": iconify_files(codes, "blue"),
-        "openmoji": {f"package/{kind}/svg/{code.upper()}.svg": svg for kind in ("color", "black") for code in codes},
+        "openmoji": {
+            f"package/{kind}/svg/{code.upper()}.svg": svg(place)
+            for kind in ("color", "black")
+            for place, code in enumerate(codes)
+        },
         "@lobehub/fluent-emoji-3d": {f"package/assets/{codes[0]}.webp": png(noise(40, 40, 4))},
     }
 
@@ -222,6 +229,16 @@ def test_groups_stay_together_and_fill_the_shares() -> None:
     owners = [{groups[row] for row in rows} for rows in splits.values()]
     assert sum(map(len, owners)) == 37
     assert [round(len(rows) / 1000, 1) for rows in splits.values()] == [0.7, 0.1, 0.2]
+
+
+def test_groups_with_the_same_picture_become_one() -> None:
+    groups = ["a", "a", "b", "c", "d", "e"]
+    first = np.array([1, 2, 3, 4, 5, 6])[:, None]
+    second = np.array([1, 2, 3, 2, 3, 4])[:, None]  # a and c look the same, b and d too
+    merged = merged_groups(groups, [first, second])
+    assert merged[0] == merged[1] == merged[3]
+    assert merged[2] == merged[4]
+    assert len(set(merged)) == 3
 
 
 def test_tiles_are_cut_where_their_corners_say() -> None:

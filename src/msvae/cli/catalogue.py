@@ -51,12 +51,13 @@ def get(
     known = known_set(name)
     options = parse_settings(set_)
     built = get_set(known, options, from_folder=from_folder, again=again, display=progress())
-    rows = {split: len(part) for split, part in open_store(built.folder).splits.items()}
+    made = open_store(built.folder)
+    rows = {split: len(part) for split, part in made.splits.items()}
     lines = [
         f"{name}: {built.megabytes:.0f} MB in {built.folder}" + (f", {built.seconds:.0f} s" if built.fresh else ""),
         "rows: " + ", ".join(f"{count} {split}" for split, count in rows.items()),
         f"licence: {known.licence}",
-        *(f"    {package}: {package.licence}" for package in known.packages),
+        *(f"    {package}: {licence}" for package, licence in made.card["packages"].items()),
         f"split rule: {known.split_rule}",
     ]
     say(

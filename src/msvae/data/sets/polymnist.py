@@ -122,4 +122,5 @@ SET = KnownSet(
     build=build,
     packages=(MNIST, PICTURES),
     checksum="63844c36ac3b0144bfe6a7b8acf39903e6703d1ec1b081d5873d97ca850065b8",
+    recipe=2,
 )
