@@ -14,7 +14,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from msvae.config import ModelConfig, RunConfig, parse  # noqa: E402
-from msvae.data import DataSet, colours  # noqa: E402
+from msvae.data import DataSet  # noqa: E402
+from msvae.data.sets import colours  # noqa: E402
 from msvae.models import MultiSourceModel, build_model, with_method  # noqa: E402
 from msvae.source import Source, SourceBatch  # noqa: E402
 from msvae.training.run import Run, train_run  # noqa: E402

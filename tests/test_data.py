@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from msvae.config import DataConfig
-from msvae.data import DataSet, Rows, colours, complete_rows, load_data
+from msvae.data import DataSet, Rows, complete_rows, load_data
 from msvae.data.images import read_images, read_rows, write_images
+from msvae.data.sets import colours
 from msvae.errors import ConfigError, DataError, SourceError
 from msvae.source import Source
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from msvae import __version__
-from msvae.cli import asking, catalogue, own, working
+from msvae.cli import asking, benching, catalogue, own, working
 from msvae.errors import MsvaeError
 
 
@@ -51,6 +51,7 @@ def settings(
 
 
 working.register(app)
+benching.register(app)
 asking.register(app)
 catalogue.register(app)
 own.register(catalogue.data)

@@ -87,6 +87,12 @@ def evaluate(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of samples [the run's].")
     ] = None,
+    photographs: Annotated[
+        int,
+        typer.Option(
+            "--photographs", min=0, help="Images in each Fréchet distance in ImageNet features; 0: none of these."
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Test every source, every conversion, generation and the code on test rows; writes RUN/metrics.json.
@@ -94,13 +100,15 @@ def evaluate(
     Example:
 
         msvae evaluate runs/first
+
+        msvae evaluate runs/first --photographs 1000
     """
     import json
 
     from msvae import api
     from msvae.reporting.tables import print_figures
 
-    figures = api.evaluate(run, baseline=baseline, seed=seed, display=progress(as_json))
+    figures = api.evaluate(run, baseline=baseline, seed=seed, photographs=photographs, display=progress(as_json))
     if as_json:
         print(json.dumps(figures))
     else:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from msvae.config import ModelConfig
 from msvae.models.base import Features, Loss, MultiSourceModel
 from msvae.models.joint import JointVAE
-from msvae.models.presets import METHODS, Method, check_method, method_named, with_method
+from msvae.models.presets import check_method, method_named, with_method
+from msvae.models.published import METHODS, Method
 from msvae.networks.pairs import Pair
 from msvae.source import Source
 

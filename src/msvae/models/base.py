@@ -33,6 +33,8 @@ class Features:
 class MultiSourceModel(nn.Module):
     """The joint distribution of several sources."""
 
+    progress: float = 1.0  # share of the training that is done, told by the loop; schedules of objectives read it
+
     def __init__(self, sources: Sequence[Source]) -> None:
         super().__init__()
         if not sources:
@@ -51,6 +53,11 @@ class MultiSourceModel(nn.Module):
     @property
     def has_fitted_sampler(self) -> bool:
         """Whether `draw` has more to draw from than the prior."""
+        return False
+
+    @property
+    def needs_complete_rows(self) -> bool:
+        """Whether training rows may not lack any source."""
         return False
 
     @property

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from msvae.models.presets import Method
+    from msvae.data.sets import KnownSet
+    from msvae.models.published import Method
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -91,4 +92,16 @@ def methods_table(methods: Mapping[str, "Method"]) -> Table:
     for name, method in methods.items():
         partial = "yes" if method.partial_rows else "no"
         table.add_row(name, method.summary, f"{method.paper} ({method.year})", method.cost, partial, method.limits)
+    return table
+
+
+def sets_table(sets: Mapping[str, "KnownSet"], built: Mapping[str, bool]) -> Table:
+    """The known data sets by name."""
+    table = Table()
+    for heading in ("set", "what it holds", "licence", "download", "here"):
+        table.add_column(heading, overflow="fold")
+    for name, known in sets.items():
+        megabytes = sum(package.megabytes for package in known.packages)
+        download = f"{megabytes:.0f} MB" if megabytes else "–"
+        table.add_row(name, known.what, known.licence, download, "yes" if built[name] else "no")
     return table

@@ -86,6 +86,7 @@ def fit(
             began = time.perf_counter()
             torch.manual_seed(derived_seed(config.seed, "noise", step))  # for users' modules with dropout and the like
             generator.manual_seed(derived_seed(config.seed, "noise", step))
+            model.progress = step / total if total else 0.0
             changes.manual_seed(derived_seed(config.seed, "augment", step))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config.learning_rate, config.warmup_steps, total)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msvae.data.base import DataSet, Rows, complete_rows
-from msvae.errors import ConfigError, unknown
+from msvae.data.sets.known import SEED, KnownSet, Option
 from msvae.source import Source
 
 SIZE = 32
@@ -21,6 +21,12 @@ DRAWING_SIZE = 64  # strokes are drawn at twice the size, then averaged down
 SOURCE_NAMES = ("blue", "yellow", "green")
 PAIRINGS = ("content", "class")
 SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+WHAT = "handwritten digits as blue ink, yellow neon and green brush, 32x32"
+LICENCE = "BSD-3-Clause (scikit-learn), CC BY 4.0 (UCI)"
+SPLIT_RULE = (
+    "by handwritten digit, at random with the seed: 70 % train, 10 % validation, 20 % test; "
+    "all variants of a digit are in one split"
+)
 
 
 def build(pairing: str = "content", variants: int = 4, seed: int = 0) -> DataSet:
@@ -32,16 +38,7 @@ def build(pairing: str = "content", variants: int = 4, seed: int = 0) -> DataSet
         variants: how often each training digit is drawn, each time a little turned, sheared, scaled and shifted.
             Validation and test digits are drawn once.
         seed: of the splits, the variants and the class pairing.
-
-    Raises:
-        ConfigError: for an unknown pairing, or variants that are not in 1..100.
     """
-    if pairing not in PAIRINGS:
-        raise ConfigError(unknown("pairing of data set 'colours'", pairing, PAIRINGS))
-    if type(variants) is not int or not 1 <= variants <= 100:
-        raise ConfigError(f"Data set 'colours': expected variants of 1 to 100, got {variants!r}.")
-    if type(seed) is not int:
-        raise ConfigError(f"Data set 'colours': expected a whole number as seed, got {seed!r}.")
     from sklearn.datasets import load_digits
 
     pixels, target = load_digits(return_X_y=True)
@@ -59,12 +56,11 @@ def build(pairing: str = "content", variants: int = 4, seed: int = 0) -> DataSet
         shared_content=pairing == "content",
         class_names=tuple(str(digit) for digit in range(10)),
         card={
-            "what": "handwritten digits as blue ink, yellow neon and green brush, 32x32",
+            "what": WHAT,
             "pairing": pairing,
             "origin": "scikit-learn load_digits (UCI Optical Recognition of Handwritten Digits)",
-            "licence": "BSD-3-Clause (scikit-learn), CC BY 4.0 (UCI)",
-            "split rule": "by handwritten digit, at random with the seed: 70 % train, 10 % validation, 20 % test; "
-            "all variants of a digit are in one split",
+            "licence": LICENCE,
+            "split rule": SPLIT_RULE,
         },
     )
 
@@ -160,3 +156,17 @@ def _class_circle(labels: Tensor, generator: torch.Generator) -> Tensor:
         members = members[torch.randperm(len(members), generator=generator)]
         successor[members] = members.roll(-1)
     return successor
+
+
+SET = KnownSet(
+    name="colours",
+    what=WHAT,
+    options={
+        "pairing": Option("content", "content: one digit in all sources; class: another one in each", choices=PAIRINGS),
+        "variants": Option(4, "how often each training digit is drawn", 1, 100),
+        "seed": SEED,
+    },
+    licence=LICENCE,
+    split_rule=SPLIT_RULE,
+    build=build,
+)
