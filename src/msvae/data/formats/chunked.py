@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from msvae.data.extras import extra
 from msvae.data.formats.base import (
     File,
     Format,
@@ -18,7 +19,6 @@ from msvae.data.formats.base import (
     as_numbers,
     image_shape,
     number_type,
-    optional,
     refuse_giants,
 )
 
@@ -28,7 +28,7 @@ Opener = Callable[[File], Any]
 
 @contextmanager
 def _hdf5(file: File) -> Iterator[Any]:
-    with optional("h5py").File(file, "r") as content:
+    with extra("h5py").File(file, "r") as content:
         yield content
 
 
@@ -36,7 +36,7 @@ def _hdf5(file: File) -> Iterator[Any]:
 def _zarr(file: File) -> Iterator[Any]:
     if not isinstance(file, Path):
         raise UnreadableError("Zarr folders are read from a folder alone")
-    content = optional("zarr").open(store=str(file), mode="r")
+    content = extra("zarr").open(store=str(file), mode="r")
     yield content if hasattr(content, "keys") else {"": content}
 
 

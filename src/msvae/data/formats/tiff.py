@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from msvae.data.extras import extra
 from msvae.data.formats.base import (
     File,
     Format,
@@ -14,7 +15,6 @@ from msvae.data.formats.base import (
     UnreadableError,
     as_numbers,
     number_type,
-    optional,
     refuse_giants,
 )
 
@@ -25,7 +25,7 @@ ONE_IMAGE = ("YX", "YXS", "SYX", "CYX", "YXC")
 @contextmanager
 def _opened(file: File) -> Iterator[Any]:
     try:
-        with optional("tifffile").TiffFile(file) as tiff:
+        with extra("tifffile").TiffFile(file) as tiff:
             if not tiff.pages:
                 raise UnreadableError("it has no page")
             if tiff.pages[0].photometric == SEPARATED:

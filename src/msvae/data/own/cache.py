@@ -8,7 +8,6 @@ touching the files does not change it.
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from msvae.data.base import SPLITS, DataSet
+from msvae.data.cache import cache_folder, locked
 from msvae.data.formats import UnreadableError
 from msvae.data.own.layout import Holding, Layout, Problem
 from msvae.data.own.pixels import placement, stored, stored_dtype
@@ -34,13 +34,6 @@ KEPT_STORES = 2
 SHOWN_PROBLEMS = 8
 SPARE_BYTES = 1 << 24
 log = logging.getLogger("msvae.data")
-
-
-def cache_folder() -> Path:
-    """`$MSVAE_CACHE`, else `msvae` in the user's cache folder (XDG)."""
-    if own := os.environ.get("MSVAE_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "msvae"
 
 
 def files_fingerprint(layout: Layout, settings: Mapping[str, Any]) -> str:
@@ -65,24 +58,17 @@ def cached(layout: Layout, path: Path, key: str, settings_of: Callable[[], OwnSe
     Raises:
         DataError: for files that cannot be used, naming them, or a full disk; then nothing is left behind.
     """
-    from filelock import FileLock
-
     place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     prefix = f"{path.stem or 'data'}-{place}-"
     room = cache_folder() / "own"
     folder = room / f"{prefix}{key[:16]}"
     if not folder.is_dir():
-        try:
-            room.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(room / f".{prefix}lock")
-            with lock:
-                for remains in room.glob(f".{prefix}*.part"):  # of a process that was killed: the lock is ours
-                    shutil.rmtree(remains, ignore_errors=True)
-                if not folder.is_dir():
-                    decode(folder, path.stem or "data", layout, settings_of(), tell)
-        except OSError as error:
-            raise DataError(f"Cannot write the cache {room}: {error.strerror or error}. Set MSVAE_CACHE.") from None
-        _forget_older(room, prefix, folder)
+        with locked(room / f"{prefix}store"):
+            for remains in room.glob(f".{prefix}*.part"):  # of a process that was killed: the lock is ours
+                shutil.rmtree(remains, ignore_errors=True)
+            if not folder.is_dir():
+                decode(folder, path.stem or "data", layout, settings_of(), tell)
+            _forget_older(room, prefix, folder)
     data = open_store(folder)
     for note in data.card.get("notes", ()):
         log.warning("%s: %s", path, note)

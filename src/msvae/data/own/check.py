@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from msvae.data.base import SPLITS
 from msvae.data.own.cache import trial
 from msvae.data.own.layout import find_layout
 from msvae.data.own.settings import read_settings, write_settings
@@ -40,7 +41,8 @@ def check_own(
     subsets = Counter("+".join(name for name in layout.origins if name in have) for have in tried.have.values())
     answer["subsets"] = dict(subsets.most_common())
     answer["problems"] = [str(problem) for problem in problems]
-    answer["splits"] = dict(Counter(tried.split_of.values()))
+    counted = Counter(tried.split_of.values())
+    answer["splits"] = {split: counted[split] for split in SPLITS if counted[split]}
     answer["split_rule"] = tried.rule
     answer["classes"] = list(tried.class_names)
     answer["notes"] = [*tried.notes, *_rare(tried.have, list(layout.origins))]
