@@ -28,7 +28,10 @@ Opener = Callable[[File], Any]
 
 @contextmanager
 def _hdf5(file: File) -> Iterator[Any]:
-    with extra("h5py").File(file, "r") as content:
+    h5py = extra("h5py")
+    with h5py.File(file, "r") as content:
+        if content.visititems_links(lambda name, link: name if isinstance(link, h5py.ExternalLink) else None):
+            raise UnreadableError("it links to other files, which are not read")
         yield content
 
 
@@ -60,6 +63,8 @@ def arrays(opened: Opener, file: File) -> dict[str, tuple[tuple[int, ...], str]]
 
 def _header(item: Any, reading: Reading) -> Header:
     shape = tuple(int(size) for size in item.shape)
+    if getattr(item, "is_virtual", False) or getattr(item, "external", None):
+        raise UnreadableError("its numbers lie in other files, which are not read")
     if len(shape) < 2:
         raise UnreadableError(f"an array of shape {shape}; expected a row per image")
     refuse_giants(shape[1:])

@@ -239,12 +239,14 @@ def _decoded(
     wanted: Mapping[str, Any],
 ) -> Iterator[tuple[Holding, str, np.ndarray]]:
     """Every image as it is stored; what cannot be used is added to the problems."""
-    for done, (holding, rows) in enumerate(listed):
-        tell("decoding the files once", done, len(listed))
+    done, total = 0, sum(len(rows) for _, rows in listed)
+    for holding, rows in listed:
         described, source = settings.sources[holding.source], sources[holding.source]
         where = where_of(layout, holding)
         try:
             for row, image in zip_longest(rows, images_of(files, holding, described)):
+                tell("decoding the files once", done, total)
+                done += 1
                 if row is None or image is None:
                     raise UnreadableError("it does not hold as many images as its header says")
                 if row not in wanted:
@@ -258,7 +260,7 @@ def _decoded(
                     yield holding, row, usable
         except UnreadableError as error:
             problems.append(Problem(holding.source, where, str(error)))
-    tell("decoding the files once", len(listed), len(listed))
+    tell("decoding the files once", total, total)
 
 
 def _source(files: Files, name: str, layout: Layout, settings: OwnSettings) -> Source:
