@@ -172,7 +172,19 @@ def pickled(file: Path) -> None:
     np.save(file, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
 
 
+def circular(file: Path) -> None:
+    tifffile.imwrite(file, RGB[0], photometric="minisblack")
+    content = bytearray(file.read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    entries = int.from_bytes(content[first : first + 2], "little")
+    second = len(content)
+    content += content[first : first + 2 + 12 * entries] + second.to_bytes(4, "little")
+    content[first + 2 + 12 * entries : first + 6 + 12 * entries] = second.to_bytes(4, "little")
+    file.write_bytes(content)
+
+
 BAD = {
+    "circular.tif": (circular, "runs in a circle"),
     "truncated.png": (lambda f: f.write_bytes(_png(last(RGB))[:-30]), "truncated|broken"),
     "empty.png": (lambda f: f.write_bytes(b""), "is empty"),
     "text.png": (lambda f: f.write_text("hello"), "cannot identify"),
