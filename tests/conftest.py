@@ -13,7 +13,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from msvae.config import ModelConfig, RunConfig, parse  # noqa: E402
+from msvae.config import FlowConfig, ModelConfig, RunConfig, parse  # noqa: E402
 from msvae.data import DataSet  # noqa: E402
 from msvae.data.sets import colours  # noqa: E402
 from msvae.models import MultiSourceModel, build_model, with_method  # noqa: E402
@@ -21,6 +21,11 @@ from msvae.source import Source, SourceBatch  # noqa: E402
 from msvae.training.run import Run, train_run  # noqa: E402
 
 TINY = {"latent": 6, "width": 4, "sampler_components": 3}
+TINY_FLOW = {
+    "channels": 2, "side": 4, "width": 4, "refine": 0, "code": 6, "content_width": 4,
+    "converter_width": 16, "converter_depth": 1, "renderer_width": 16, "renderer_depth": 1, "heads": 2,
+    "code_steps": 3, "image_steps": 3,
+}  # fmt: skip
 TINY_TRAINING = {"training.batch_size": 16, "training.precision": "fp32", "training.warmup_steps": 5}
 
 
@@ -39,8 +44,15 @@ def tiny_model(method: str = "mopoe", sources: Sequence[Source] | None = None, *
     """A small model with fixed weights."""
     sources = sources or [Source("blue", (3, 8, 8)), Source("grey", (1, 12, 8)), Source("green", (3, 8, 8))]
     torch.manual_seed(0)
+    if method == "flow":
+        return build_model(sources, parse(FlowConfig, {**TINY_FLOW, **settings}))
     config = parse(ModelConfig, with_method(None, {**TINY, "method": method, **settings}))
     return build_model(sources, config)
+
+
+def tiny_settings(method: str = "mopoe") -> dict[str, object]:
+    """The model settings of small runs, by dotted names."""
+    return {f"model.{key}": value for key, value in (TINY_FLOW if method == "flow" else TINY).items()}
 
 
 def random_batch(model: MultiSourceModel, rows: int = 5, seed: int = 0) -> SourceBatch:

@@ -108,7 +108,7 @@ def test_a_budget_becomes_steps_and_the_same_steps_give_the_same_weights(
 ) -> None:
     """The speed is measured within the warm-up, whose rates do not depend on the length."""
     answers = iter([None] * 25 + [45])
-    monkeypatch.setattr(loop.BudgetMeter, "add", lambda self, seconds: next(answers))
+    monkeypatch.setattr(BudgetMeter, "add", lambda self, seconds: next(answers))
     budget = train_run(config(**{"training.budget": 100, "training.warmup_steps": 30}), tmp_path / "budget")
     assert budget.folder.state().total_steps == budget.folder.state().step == 45
     train_run(config(**{"training.steps": 45, "training.warmup_steps": 30}), tmp_path / "steps")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msvae.config import RunConfig, merged, parse, seconds
+from msvae.config import ModelConfig, RunConfig, merged, parse, seconds
 from msvae.data import DataSet, Rows, load_data, prepared
 from msvae.errors import ConfigError, DataError
 from msvae.evaluation import Extent, evaluate_model
@@ -129,7 +129,7 @@ def evaluate(
     opened = run if isinstance(run, Run) else open_run(run, networks=networks)
     state = opened.folder.state()
     single = None
-    if baseline and opened.config.model.method != "single":
+    if baseline and isinstance(opened.config.model, ModelConfig) and opened.config.model.method != "single":
         single = single_baseline(opened, data=data, networks=networks, display=display).model
     rows = opened.data(data)
     figures = evaluate_model(
@@ -181,6 +181,8 @@ def single_baseline(
         )
     shutil.rmtree(folder, ignore_errors=True)  # of another number of steps: the run has been trained on since
     joint = run.config.model
+    if not isinstance(joint, ModelConfig):
+        raise ConfigError(f"Method {joint.method!r} has no single-source baseline: its first stage is that.")
     model = {
         **with_method("single", joint.model_dump()),
         "latent": joint.latent + joint.private,  # as many numbers as a source is drawn from in the joint model

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from msvae.errors import ConfigError, unknown
 
@@ -122,6 +122,79 @@ class AugmentConfig(Settings):
     noise: float = Field(default=0.0, ge=0, le=1)
 
 
+class FlowConfig(Settings):
+    """The shared-latent flow (see docs/flow.md).
+
+    Args:
+        method: `flow`.
+        channels, side: latents of a source: a map with that many channels and at most that many cells a side.
+        width, refine, shared_trunk: of the autoencoders: channels of the first map, residual blocks at each size, and
+            whether sources of equal form share their networks, each with its own FiLM.
+        noise: standard deviation of the autoencoders' posterior, in units of the latents' own.
+        edges, even_contrast: see `msvae.flow.autoencoders`.
+        code, grid: numbers of a token of the shared code, and side of the grid of tokens: 1 for class-like content,
+            more (4 or 8) where it matters what is where.
+        content_width, shift: channels of the first map of the code's encoders, pixels that images move by at random.
+        converter_width, converter_depth, renderer_width, renderer_depth, heads: the two Transformers.
+        patch: side of the square of latent cells that make a token of the renderer.
+        dropped: share of rows that the renderer sees without their code, for guidance.
+        sampled: share of rows on which the renderer sees a code drawn by the converter.
+        self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
+        shares: of the budget (or steps) for the stages `sources`, `code`, `converter` and `renderer`.
+        steps: numbers of steps of some stages, whatever the run's length; 0 leaves a stage out.
+        guidance, code_steps, image_steps: sampling: 1 is unguided; Euler steps of the two flows.
+        reuse: folder of a run of `flow` whose autoencoders are taken over; their stage is left out.
+    """
+
+    method: Literal["flow"] = "flow"
+    channels: int = Field(default=16, ge=1, le=256)
+    side: int = Field(default=4, ge=1, le=32)
+    width: int = Field(default=32, ge=1, le=1024)
+    refine: int = Field(default=1, ge=0, le=8)
+    shared_trunk: bool = True
+    noise: float = Field(default=0.05, gt=0.0, le=1.0)
+    edges: float = Field(default=1.0, ge=0.0)
+    even_contrast: bool = True
+    code: int = Field(default=32, ge=2, le=1024)
+    grid: int = Field(default=1, ge=1, le=16)
+    content_width: int = Field(default=32, ge=1, le=1024)
+    shift: int = Field(default=2, ge=0, le=32)
+    converter_width: int = Field(default=128, ge=8, multiple_of=4)
+    converter_depth: int = Field(default=3, ge=1, le=64)
+    renderer_width: int = Field(default=256, ge=8, multiple_of=4)
+    renderer_depth: int = Field(default=4, ge=1, le=64)
+    heads: int = Field(default=4, ge=1, le=64)
+    patch: int = Field(default=2, ge=1, le=32)
+    dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
+    sampled: float = Field(default=0.25, ge=0.0, le=1.0)
+    self_distillation: bool = True
+    shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
+    steps: dict[Literal["sources", "code", "converter", "renderer"], int] = Field(default_factory=dict)
+    guidance: float = Field(default=1.5, ge=0.0, le=20.0)
+    code_steps: int = Field(default=20, ge=1, le=1000)
+    image_steps: int = Field(default=8, ge=1, le=1000)
+    reuse: str | None = None
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> FlowConfig:
+        for width in (self.converter_width, self.renderer_width):
+            if width % self.heads:
+                raise ValueError(f"width {width} of a Transformer is no multiple of its {self.heads} heads")
+        return self
+
+
+def _family(model: Any) -> str:
+    """Which class of settings a model's are, by its method."""
+    method = model.get("method") if isinstance(model, Mapping) else getattr(model, "method", None)
+    return "shared-flow" if method == "flow" else "joint-vae"
+
+
+AnyModelConfig = Annotated[
+    Annotated[ModelConfig, Tag("joint-vae")] | Annotated[FlowConfig, Tag("shared-flow")], Discriminator(_family)
+]
+FAMILIES: dict[str, type[Settings]] = {"joint-vae": ModelConfig, "shared-flow": FlowConfig}
+
+
 class TrainingConfig(Settings):
     """How to train. One of `budget`, `steps` and `epochs` sets the length; without any, 30 epochs.
 
@@ -164,7 +237,7 @@ class RunConfig(Settings):
     """All settings of a run."""
 
     data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
+    model: AnyModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
 
 
@@ -185,11 +258,15 @@ def parse(kind: type[S], values: Mapping[str, Any]) -> S:
 
 
 def _explain(kind: type[BaseModel], problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
+    family = next((FAMILIES[part] for part in problem["loc"] if part in FAMILIES), None)
+    path = [str(part) for part in problem["loc"] if part not in FAMILIES]
     if problem["type"] == "extra_forbidden":
         owner: Any = kind
         for part in path[:-1]:
-            owner = owner.model_fields[part].annotation if hasattr(owner, "model_fields") else get_args(owner)[-1]
+            if part == "model" and family is not None:
+                owner = family
+            else:
+                owner = owner.model_fields[part].annotation if hasattr(owner, "model_fields") else get_args(owner)[-1]
         return unknown("setting", ".".join(path), [".".join([*path[:-1], key]) for key in owner.model_fields])
     return f"Setting {'.'.join(path)!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}."
 

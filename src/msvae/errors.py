@@ -34,6 +34,12 @@ class NonFiniteError(MsvaeError):
     exit_code = 3
 
 
+class GateError(MsvaeError):
+    """A stage of training is not good enough for the next one to build on; everything is on disk."""
+
+    exit_code = 4
+
+
 class Interrupted(MsvaeError):
     """Training was stopped by the user; everything up to the last step is on disk."""
 

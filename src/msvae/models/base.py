@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.errors import ConfigError, SourceError, unknown
+from msvae.models.stages import RowSource, Stage
 from msvae.objectives.base import Loss
 from msvae.posterior import Posterior
 from msvae.source import Source, SourceBatch, source_named
@@ -32,8 +33,6 @@ class Features:
 
 class MultiSourceModel(nn.Module):
     """The joint distribution of several sources."""
-
-    progress: float = 1.0  # share of the training that is done, told by the loop; schedules of objectives read it
 
     def __init__(self, sources: Sequence[Source]) -> None:
         super().__init__()
@@ -86,8 +85,18 @@ class MultiSourceModel(nn.Module):
         """
         raise NotImplementedError
 
-    def decode(self, code: Float[Tensor, "rows latent"], to: Sequence[str] | None = None) -> SourceBatch:
-        """The expected images of the wanted sources (all by default) for given codes, in their own value ranges."""
+    def decode(
+        self,
+        code: Float[Tensor, "rows latent"],
+        to: Sequence[str] | None = None,
+        mode: Mode = "mean",
+        generator: torch.Generator | None = None,
+    ) -> SourceBatch:
+        """Images of the wanted sources (all by default) for given codes, in their own value ranges.
+
+        Args:
+            mode: `mean`: the expected images; `sample`: what the code leaves open is drawn, by models that can.
+        """
         raise NotImplementedError
 
     def draw(
@@ -99,6 +108,24 @@ class MultiSourceModel(nn.Module):
     def features(self, batch: SourceBatch) -> Features:
         """Pooled vector and spatial maps of the present sources."""
         raise NotImplementedError
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """What training consists of, in order; most models have one stage."""
+        return (Stage(),)
+
+    def enter_stage(self, name: str) -> None:
+        """Make `loss` that of a stage, and only its parameters trainable; nothing for models of one stage."""
+
+    def tell_progress(self, share: float) -> None:
+        """How far the stage is, from 0 to 1, before every step; nothing for most models."""
+
+    def stage_rows(self, name: str, rows: RowSource) -> RowSource:
+        """What a stage trains on: the training rows, or what the stages before have computed from them."""
+        return rows
+
+    def end_stage(self, name: str, rows: RowSource) -> None:
+        """What a model does once with training rows when a stage's weights are final, before the next one."""
 
     def after_training(self, batch: SourceBatch, seed: int) -> None:
         """What a model does once with training rows when its weights are final, such as fitting a sampler; nothing
@@ -132,7 +159,20 @@ class MultiSourceModel(nn.Module):
         if n < 1:
             raise SourceError(f"Number of samples: expected n >= 1, got {n}.")
         if given is None or not given.present:
-            given, n = self._nothing(n), 1
+            given, n = self.nothing(n), 1
+        codes = self.codes(given, n, weights, mode, rule, generator)
+        return self.answer(codes, given, to, weights, mode, rule, generator)
+
+    def codes(
+        self,
+        given: SourceBatch,
+        n: int,
+        weights: Weights | None,
+        mode: Mode,
+        rule: str,
+        generator: torch.Generator | None,
+    ) -> Float[Tensor, "samples latent"]:
+        """n codes for each given row, in succession: the first half of `sample`."""
         posterior = self.encode(given, weights, rule)
         counted = given.presence(self.source_names)
         if weights is not None:
@@ -144,9 +184,22 @@ class MultiSourceModel(nn.Module):
             if mode == "sample" and bool(nothing.any()):
                 code = torch.where(nothing[:, None], self.draw(len(given), generator), code)
             codes.append(code)
-        return self.decode(torch.stack(codes, dim=1).flatten(0, 1), to)
+        return torch.stack(codes, dim=1).flatten(0, 1)
 
-    def _nothing(self, rows: int) -> SourceBatch:
+    def answer(
+        self,
+        codes: Float[Tensor, "samples latent"],
+        given: SourceBatch,
+        to: Sequence[str] | None,
+        weights: Weights | None,
+        mode: Mode,
+        rule: str,
+        generator: torch.Generator | None,
+    ) -> SourceBatch:
+        """Images for the codes of given rows: the second half of `sample`."""
+        return self.decode(codes, to, mode, generator)
+
+    def nothing(self, rows: int) -> SourceBatch:
         """Rows in which every source is absent."""
         absent = torch.zeros(rows, dtype=torch.bool, device=self.device)
         values = {source.name: torch.zeros(rows, *source.shape, device=self.device) for source in self.sources}

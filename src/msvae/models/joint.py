@@ -16,7 +16,7 @@ from msvae.fusion.barycenter import Barycenter
 from msvae.fusion.product import ProductOfExperts
 from msvae.fusion.separate import Separate
 from msvae.likelihoods import likelihood_of, likelihood_scales
-from msvae.models.base import Features, MultiSourceModel, Weights
+from msvae.models.base import Features, Mode, MultiSourceModel, Weights
 from msvae.models.streaming import streamed_loss
 from msvae.networks import SourceNetworks
 from msvae.networks.pairs import Pair
@@ -46,6 +46,7 @@ class JointVAE(MultiSourceModel):
     ) -> None:
         super().__init__(sources)
         self.config = config
+        self.progress = 1.0  # of the training; schedules of objectives read it
         self.fusion_settings = FusionSettings(len(sources), config.latent, config.prior_expert, config.dependence)
         self.fusion = build_fusion(config.fusion, self.fusion_settings)
         self.objective = build_objective(config, len(sources))
@@ -78,6 +79,9 @@ class JointVAE(MultiSourceModel):
     @property
     def has_fitted_sampler(self) -> bool:
         return self.sampler is not None and self.sampler.is_fitted
+
+    def tell_progress(self, share: float) -> None:
+        self.progress = share
 
     @property
     def needs_complete_rows(self) -> bool:
@@ -238,7 +242,13 @@ class JointVAE(MultiSourceModel):
         code = self.fusion.code_of(shared, index)
         return torch.cat([code, private], dim=1) if self.config.private else code
 
-    def decode(self, code: Float[Tensor, "rows latent"], to: Sequence[str] | str | None = None) -> SourceBatch:
+    def decode(
+        self,
+        code: Float[Tensor, "rows latent"],
+        to: Sequence[str] | str | None = None,
+        mode: Mode = "mean",
+        generator: Generator | None = None,
+    ) -> SourceBatch:
         images = {}
         shared = code[:, : self.shared_length]
         private = code[:, self.shared_length :].unflatten(1, (len(self.sources), self.config.private))

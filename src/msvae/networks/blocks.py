@@ -2,16 +2,17 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMALLEST_MAP = 4
 
 
-def pyramid(height: int, width: int) -> list[tuple[int, int]]:
+def pyramid(height: int, width: int, smallest: int = SMALLEST_MAP) -> list[tuple[int, int]]:
     """Map sizes from the full image down to at most 4 x 4, each half of the last rounded up: 28 -> 14 -> 7 -> 4."""
     sizes = [(height, width)]
-    while max(sizes[-1]) > SMALLEST_MAP:
+    while max(sizes[-1]) > smallest:
         sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))
     return sizes
 
@@ -19,6 +20,10 @@ def pyramid(height: int, width: int) -> list[tuple[int, int]]:
 def channels_at(level: int, width: int) -> int:
     """Channels after `level` halvings: width, 2 width, then 4 width throughout."""
     return width * min(2 ** (level - 1), 4) if level > 0 else width
+
+
+Condition = int | Tensor
+"""Which source the rows are of: one number for all of them, or one for each."""
 
 
 class Film(nn.Module):
@@ -29,10 +34,10 @@ class Film(nn.Module):
         self.table = nn.Embedding(conditions, 2 * channels)
         nn.init.zeros_(self.table.weight)
 
-    def forward(self, maps: Tensor, condition: int) -> Tensor:
-        scale, shift = self.table.weight[condition].chunk(2)
-        shape = (1, -1) + (1,) * (maps.dim() - 2)
-        return maps * (1 + scale.view(shape)) + shift.view(shape)
+    def forward(self, maps: Tensor, condition: Condition) -> Tensor:
+        scale, shift = self.table.weight[condition].chunk(2, dim=-1)
+        shape = (-1, maps.shape[1]) + (1,) * (maps.dim() - 2)
+        return torch.addcmul(shift.view(shape).to(maps.dtype), maps, 1 + scale.view(shape).to(maps.dtype))
 
 
 class ConvBlock(nn.Module):
@@ -43,7 +48,7 @@ class ConvBlock(nn.Module):
         self.convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
         self.film = Film(conditions, outputs) if conditions else None
 
-    def forward(self, maps: Tensor, condition: int | None = None) -> Tensor:
+    def forward(self, maps: Tensor, condition: Condition | None = None) -> Tensor:
         maps = self.convolution(maps)
         if self.film is not None:
             assert condition is not None
@@ -61,5 +66,5 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)  # starts as the identity
 
-    def forward(self, maps: Tensor, condition: int | None = None) -> Tensor:
+    def forward(self, maps: Tensor, condition: Condition | None = None) -> Tensor:
         return maps + self.second(self.first(self.norm(maps), condition))

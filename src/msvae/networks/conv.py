@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.errors import ConfigError
-from msvae.networks.blocks import ConvBlock, ResidualBlock, channels_at, pyramid
+from msvae.networks.blocks import SMALLEST_MAP, Condition, ConvBlock, ResidualBlock, channels_at, pyramid
 from msvae.source import Source
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 256
@@ -27,7 +27,7 @@ class ConvEncoder(nn.Module):
         self, source: Source, inputs: int, outputs: int, width: int = 32, refine: int = 0, conditions: int = 0
     ) -> None:
         super().__init__()
-        sizes = _image_pyramid(source)
+        sizes = image_pyramid(source)
         self.blocks = nn.ModuleList()
         channels = inputs
         for level in range(1, len(sizes)):
@@ -37,14 +37,14 @@ class ConvEncoder(nn.Module):
         rows, columns = sizes[-1]
         self.head = nn.Linear(channels * rows * columns, outputs)
 
-    def maps(self, values: Float[Tensor, "rows channels height width"], condition: int | None = None) -> Tensor:
+    def maps(self, values: Float[Tensor, "rows channels height width"], condition: Condition | None = None) -> Tensor:
         """The last spatial map, (rows, channels, at most 4, at most 4)."""
         for block in self.blocks:
             values = block(values, condition)
         return values
 
     def forward(
-        self, values: Float[Tensor, "rows channels height width"], condition: int | None = None
+        self, values: Float[Tensor, "rows channels height width"], condition: Condition | None = None
     ) -> Float[Tensor, "rows outputs"]:
         return self.head(self.maps(values, condition).flatten(1))
 
@@ -66,7 +66,7 @@ class ConvDecoder(nn.Module):
         self, source: Source, inputs: int, outputs: int, width: int = 32, refine: int = 0, conditions: int = 0
     ) -> None:
         super().__init__()
-        self.sizes = _image_pyramid(source)
+        self.sizes = image_pyramid(source)
         smallest = len(self.sizes) - 1
         channels = channels_at(smallest, width)
         self.start = (channels, *self.sizes[-1])
@@ -80,21 +80,26 @@ class ConvDecoder(nn.Module):
             self.stages.append(stage)
         self.to_pixels = nn.Conv2d(channels, 4 * outputs, 3, padding=1)
 
-    def forward(self, code: Float[Tensor, "rows latent"], condition: int | None = None) -> Tensor:
+    def forward(self, code: Float[Tensor, "rows latent"], condition: Condition | None = None) -> Tensor:
         maps = F.silu(self.stem(code)).unflatten(1, self.start)
         for doubling, stage, size in zip(self.doublings, self.stages, reversed(self.sizes[1:-1]), strict=True):
-            maps = F.silu(_doubled(doubling(maps), size))
+            maps = F.silu(doubled(doubling(maps), size))
             for block in stage:  # type: ignore[union-attr]
                 maps = block(maps, condition)
-        return _doubled(self.to_pixels(maps), self.sizes[0])
+        return doubled(self.to_pixels(maps), self.sizes[0])
 
 
-def _doubled(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def doubled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Four channels become one map of twice the size, cropped to `size`."""
     return F.pixel_shuffle(maps, 2)[..., : size[0], : size[1]]
 
 
-def _image_pyramid(source: Source) -> list[tuple[int, int]]:
+def image_pyramid(source: Source, smallest: int = SMALLEST_MAP) -> list[tuple[int, int]]:
+    """The map sizes of an image source.
+
+    Raises:
+        ConfigError: for vectors, and for sides that are not 8 to 256 pixels.
+    """
     if not source.is_image:
         raise ConfigError(
             f"Source {source.name!r}: convolutional networks need images, got shape {source.shape}; use networks 'mlp'."
@@ -105,4 +110,4 @@ def _image_pyramid(source: Source) -> list[tuple[int, int]]:
             f"Source {source.name!r}: convolutional networks take sides of {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels, "
             f"got {height} x {width}."
         )
-    return pyramid(height, width)
+    return pyramid(height, width, smallest)

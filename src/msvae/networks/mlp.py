@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from msvae.networks.blocks import Film
+from msvae.networks.blocks import Condition, Film
 from msvae.source import Source
 
 
@@ -17,7 +17,7 @@ class _Stack(nn.Module):
         self.films = nn.ModuleList(Film(conditions, hidden) for _ in self.layers) if conditions else None
         self.last = nn.Linear(hidden, outputs)
 
-    def forward(self, vectors: Tensor, condition: int | None) -> Tensor:
+    def forward(self, vectors: Tensor, condition: Condition | None) -> Tensor:
         for index, layer in enumerate(self.layers):
             vectors = layer(vectors)
             if self.films is not None:
@@ -36,7 +36,7 @@ class MlpEncoder(nn.Module):
         positions = source.value_count // source.shape[0]
         self.stack = _Stack(inputs * positions, 8 * width, outputs, conditions)
 
-    def forward(self, values: Tensor, condition: int | None = None) -> Float[Tensor, "rows outputs"]:
+    def forward(self, values: Tensor, condition: Condition | None = None) -> Float[Tensor, "rows outputs"]:
         return self.stack(values.flatten(1), condition)
 
 
@@ -51,5 +51,5 @@ class MlpDecoder(nn.Module):
         positions = source.value_count // source.shape[0]
         self.stack = _Stack(inputs, 8 * width, outputs * positions, conditions)
 
-    def forward(self, code: Float[Tensor, "rows latent"], condition: int | None = None) -> Tensor:
+    def forward(self, code: Float[Tensor, "rows latent"], condition: Condition | None = None) -> Tensor:
         return self.stack(code, condition).unflatten(1, self.shape)

@@ -92,7 +92,7 @@ class SourceNetworks(nn.Module):
         self.decoders = nn.ModuleDict()
         self.trunk_of: dict[str, str] = {}
         self.condition_of: dict[str, int | None] = {}
-        for group in _groups([s for s in sources if s.name not in custom], shared_trunk):
+        for group in source_groups([s for s in sources if s.name not in custom], shared_trunk):
             first = group[0]
             conditions = len(group) if len(group) > 1 else 0
             raw_channels = likelihood_of(first).raw_channels(first)
@@ -154,7 +154,7 @@ class SourceNetworks(nn.Module):
         return raw
 
 
-def _groups(sources: Sequence[Source], shared: bool) -> list[list[Source]]:
+def source_groups(sources: Sequence[Source], shared: bool) -> list[list[Source]]:
     """Sources that share a pair of networks: each alone, or those of equal form together."""
     if not shared:
         return [[source] for source in sources]

@@ -9,30 +9,31 @@ from types import FrameType
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
 from msvae.data.augment import augmented
 from msvae.data.base import Rows
-from msvae.errors import Interrupted, NonFiniteError
+from msvae.errors import GateError, Interrupted
 from msvae.models.base import Loss, MultiSourceModel
+from msvae.models.stages import Stage
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for
+from msvae.training.gates import GATES
+from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite_loss
 from msvae.training.log import MetricsLog
+from msvae.training.plan import StagePlan
 from msvae.training.progress import Display, Quiet, shown
-from msvae.training.schedule import BatchOrder, BudgetMeter, balance_weights, derived_seed, learning_rate
-from msvae.training.state import TrainingState, model_of, non_finite_text
+from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate
+from msvae.training.state import TrainingState, model_of
 
-DEFAULT_EPOCHS = 30
 LOG_EVERY = 10
 VALIDATIONS_PER_RUN = 20
 VALIDATION_ROWS = 512
 AFTER_TRAINING_ROWS = 5000
 AFTER_TRAINING_LEAST_ROWS = 200
 AFTER_TRAINING_BYTES = 1 << 29
-SMALLEST_LOSS_SCALE = 1e-6
 
 
 def fit(
@@ -69,68 +70,106 @@ def fit(
     averaged.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainingState(model, averaged, optimizer, accelerator, run)
-    step, seconds, total = 0, 0.0, _planned_steps(config, len(train))
+    plan = StagePlan(model.stages, config, len(train))
+    step, seconds = 0, 0.0
     if resume:
         checkpoint = state.restore()
-        step, seconds, total = checkpoint.step, checkpoint.seconds, checkpoint.total_steps or total
+        step, seconds = checkpoint.step, checkpoint.seconds
+        plan.restore(checkpoint.extra.get("stages", {}), checkpoint.total_steps)
     log = MetricsLog(run.metrics_log)
     log.cut_after(step)
-    meter = BudgetMeter(config.budget, step, seconds, config.warmup_steps - 10) if config.budget else None
-    order = BatchOrder(len(train), config.batch_size, config.seed, balance_weights(train.present, config.balance))
     generator = torch.Generator(accelerator.device)
     changes = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
 
-    with shown(display, title, total), _stop_signals() as stop, torch.random.fork_rng():
-        while total is None or step < total:
+    with shown(display, title, plan.total), _stop_signals() as stop, torch.random.fork_rng():
+        for stage in plan.left():
+            for part in (model, model_of(averaged)):
+                part.enter_stage(stage.name)
+            averaged.multi_avg_fn = _average_with(config.ema_decay if stage.ema_decay is None else stage.ema_decay)
+            length = plan.length(stage)
+            if length == 0:
+                plan.finish(stage, seconds)
+                continue
             began = time.perf_counter()
-            torch.manual_seed(derived_seed(config.seed, "noise", step))  # for users' modules with dropout and the like
-            generator.manual_seed(derived_seed(config.seed, "noise", step))
-            model.progress = step / total if total else 0.0
-            changes.manual_seed(derived_seed(config.seed, "augment", step))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config.learning_rate, config.warmup_steps, total)
+            with accelerator.autocast():
+                rows = model.stage_rows(stage.name, train)
+            if plan.is_new(step):
+                seconds += time.perf_counter() - began
+            meter = plan.meter(step, seconds) if length is None else None
+            balance = balance_weights(train.present, config.balance)
+            order = BatchOrder(len(rows), max(1, round(config.batch_size * stage.rows)), config.seed, balance)
+            peak = config.learning_rate * stage.rate
+            while length is None or step < plan.first_step + length:
+                began = time.perf_counter()
+                noise_seed = derived_seed(config.seed, "noise", step)
+                torch.manual_seed(noise_seed)  # for users' modules with dropout and the like
+                generator.manual_seed(noise_seed)
+                changes.manual_seed(derived_seed(config.seed, "augment", step))
+                local = step - plan.first_step
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(local, peak, config.warmup_steps, length)
+                model.tell_progress(0.0 if length is None else local / length)
 
-            index = order(step)
-            parts = index.tensor_split(min(config.accumulation, len(index)))
-            losses: list[Loss] = []
-            for part in parts:
-                batch = augmented(train.batch(part).to(accelerator.device), train.sources, config.augment, changes)
-                loss = wrapped(batch, generator)
-                _refuse_non_finite_loss(loss, step, run)
-                accelerator.backward(loss.total * (len(part) / len(index)))
-                losses.append(loss)
-            _refuse_non_finite_gradients(model, config, accelerator, step, run)
-            optimizer.step()
-            optimizer.zero_grad()
-            averaged.update_parameters(model)
+                index = order(local)
+                parts = index.tensor_split(min(config.accumulation, len(index)))
+                losses: list[Loss] = []
+                for part in parts:
+                    batch = rows.batch(part).to(accelerator.device)
+                    if rows is train:  # not what earlier stages have computed
+                        batch = augmented(batch, train.sources, config.augment, changes)
+                    loss = wrapped(batch, generator)
+                    refuse_non_finite_loss(loss, step, run)
+                    accelerator.backward(loss.total * (len(part) / len(index)))
+                    losses.append(loss)
+                refuse_non_finite_gradients(model, config, accelerator, step, run)
+                optimizer.step()
+                optimizer.zero_grad()
+                averaged.update_parameters(model)
 
-            step += 1
-            took = time.perf_counter() - began
-            seconds += took
-            if meter is not None and total is None:
-                total = meter.add(took)
-                if total is not None:
-                    display.note(f"{title}: {config.budget:g} s are {total} steps at this machine's speed")
-                    state.save(step, total, seconds)
-            if step % LOG_EVERY == 0 or step == total:
-                figures = _figures(losses)
-                log.append({"step": step, "seconds": round(seconds, 3), "rows": step * order.batch_size, **figures})
-                display.update(step, total, _shown_figures(figures, order.batch_size / took))
-            if validation is not None and _validation_is_due(step, total):
-                validated = _validate(averaged.module, validation, config, accelerator.device)
-                log.append({"step": step, **{f"validation/{name}": value for name, value in validated.items()}})
-            if stop.is_set():
-                state.save(step, total, seconds)
-                raise Interrupted(f"Stopped at step {step}; everything is saved in {run.path}. Go on with --resume.")
-            if time.monotonic() - saved_at > config.checkpoint_seconds:
-                state.save(step, total, seconds)
-                saved_at = time.monotonic()
+                step += 1
+                took = time.perf_counter() - began
+                seconds += took
+                if meter is not None and length is None:
+                    length = meter.add(took)
+                    if length is not None:
+                        plan.set_length(stage, length)
+                        display.note(f"{plan.label(title, stage)}: {length} steps at this machine's speed")
+                        state.save(step, plan, seconds)
+                last = length is not None and step == plan.first_step + length
+                if step % LOG_EVERY == 0 or last:
+                    figures = _figures(losses)
+                    done = {"step": step, "seconds": round(seconds, 3), "rows": (local + 1) * order.batch_size}
+                    log.append({**done, **plan.tag(stage), **figures})
+                    shown_figures = {**plan.tag(stage), **_shown_figures(figures, order.batch_size / took)}
+                    display.update(step, plan.total, shown_figures)
+                if validation is not None and _validation_is_due(local + 1, length):
+                    validated = _validate(averaged.module, validation, config, accelerator.device)
+                    named = {f"validation/{name}": value for name, value in validated.items()}
+                    log.append({"step": step, **plan.tag(stage), **named})
+                if stop.is_set():
+                    state.save(step, plan, seconds)
+                    raise Interrupted(
+                        f"Stopped at step {step}; everything is saved in {run.path}. Go on with --resume."
+                    )
+                if time.monotonic() - saved_at > config.checkpoint_seconds:
+                    state.save(step, plan, seconds)
+                    saved_at = time.monotonic()
 
-    state.save(step, total, seconds)  # before anything else can go wrong
+            state.save(step, plan, seconds)  # before anything else can go wrong
+            if len(plan.stages) > 1:
+                state.settle()  # the next stage builds on the averaged weights
+                with accelerator.autocast():
+                    model.end_stage(stage.name, train)
+                state.settle_buffers()
+                plan.finish(stage, seconds)
+                state.save(step, plan, seconds)
+                _check_gate(model_of(averaged), stage, validation, log, step, run, display)
+
     trained = model_of(averaged).eval()
+    order = BatchOrder(len(train), 1, config.seed)
     trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
-    state.save(step, total, seconds, finished=True)
+    state.save(step, plan, seconds, finished=True)
     return trained
 
 
@@ -138,6 +177,30 @@ def _affordable_rows(rows: Rows) -> int:
     """How many rows may lie in memory at once after training."""
     row_bytes = 4 * sum(source.value_count for source in rows.sources)
     return min(AFTER_TRAINING_ROWS, max(AFTER_TRAINING_LEAST_ROWS, AFTER_TRAINING_BYTES // row_bytes))
+
+
+def _check_gate(
+    model: MultiSourceModel,
+    stage: Stage,
+    validation: Rows | None,
+    log: MetricsLog,
+    step: int,
+    run: RunFolder,
+    display: Display,
+) -> None:
+    """Whether a finished stage is good enough for the next one to build on, on validation rows."""
+    if stage.gate is None or validation is None:
+        return
+    model.eval()
+    gate = GATES[stage.gate](model, validation)
+    log.append({"step": step, "gate": stage.name, "passed": gate.failure is None, **gate.figures})
+    told = " ".join(f"{name} {value:.3f}" for name, value in gate.figures.items())
+    display.note(f"gate of stage {stage.name!r}: {told}")
+    if gate.failure is not None:
+        raise GateError(
+            f"Stage {stage.name!r} failed its gate: {gate.failure} Everything is kept in {run.path}. "
+            "Train longer, or go on all the same with --resume."
+        )
 
 
 def _average_with(decay: float) -> Any:
@@ -149,44 +212,6 @@ def _average_with(decay: float) -> Any:
         torch._foreach_lerp_(averages, currents, weight)  # pyright: ignore[reportPrivateImportUsage]
 
     return average
-
-
-def _planned_steps(config: TrainingConfig, rows: int) -> int | None:
-    """The run's length, or None where a time budget still has to be measured."""
-    if config.steps is not None:
-        return config.steps
-    if config.budget is not None:
-        return None
-    epochs = config.epochs if config.epochs is not None else DEFAULT_EPOCHS
-    return max(1, round(epochs * BatchOrder(rows, config.batch_size, config.seed).per_epoch))
-
-
-def _refuse_non_finite_loss(loss: Loss, step: int, run: RunFolder) -> None:
-    if bool(torch.isfinite(loss.total)):
-        return
-    guilty = [name for name, value in loss.terms.items() if not bool(torch.isfinite(value))]
-    sources = [name.split("/", 1)[1] for name in guilty if "/" in name]
-    what = f"the loss of source {', '.join(map(repr, sources))}" if sources else f"the loss ({', '.join(guilty)})"
-    raise NonFiniteError(non_finite_text(what, step, run))
-
-
-def _refuse_non_finite_gradients(
-    model: MultiSourceModel, config: TrainingConfig, accelerator: Accelerator, step: int, run: RunFolder
-) -> None:
-    if accelerator.scaler is not None:
-        if config.gradient_clip is not None:
-            accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
-        if accelerator.scaler.get_scale() < SMALLEST_LOSS_SCALE:
-            raise NonFiniteError(non_finite_text("every gradient, at any loss scale,", step, run))
-        return  # the scaler skips single such steps by itself
-    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in named])
-    norm = torch.linalg.vector_norm(norms)
-    if not bool(torch.isfinite(norm)):
-        name = next(name for (name, _), value in zip(named, norms, strict=True) if not bool(torch.isfinite(value)))
-        raise NonFiniteError(non_finite_text(f"the gradient of {name}", step, run))
-    if config.gradient_clip is not None and float(norm) > config.gradient_clip:
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.gradient_clip, norm)
 
 
 def _figures(losses: list[Loss]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from msvae.config import RunConfig
 from msvae.data import DataSet, check_data, is_path, load_data, prepared
 from msvae.errors import CheckpointError, DataError
-from msvae.models import MultiSourceModel, build_model
+from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import native_precision
@@ -77,6 +77,8 @@ def train_run(
     config = config.model_copy(update={"training": training, "data": named})
     rows = _rows(data, config, display)
     model = _fresh_model(rows, config, networks)
+    if isinstance(model, SharedFlow) and model.config.reuse is not None:
+        model.take_autoencoders(open_run(model.config.reuse).model)
     folder.create(
         config,
         rows.sources,

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 from msvae.errors import CheckpointError, NonFiniteError
 from msvae.models.base import MultiSourceModel
 from msvae.training.checkpoint import Checkpoint, RunFolder
+from msvae.training.plan import StagePlan
 
 
 class TrainingState:
@@ -28,19 +29,33 @@ class TrainingState:
         self.parameters = dict(model.named_parameters())
         self.names = list(self.parameters)
 
-    def save(self, step: int, total: int | None, seconds: float, *, finished: bool = False) -> None:
+    def save(self, step: int, plan: StagePlan, seconds: float, *, finished: bool = False) -> None:
         """Write a checkpoint, unless a weight is not finite."""
         for name, parameter in self.parameters.items():
             if not bool(torch.isfinite(parameter).all()):
                 raise NonFiniteError(non_finite_text(f"the weights {name}", step, self.run))
         scaler = self.accelerator.scaler
-        extra = {"averaged": int(self.averaged.n_averaged), "scaler": scaler.state_dict() if scaler else {}}
-        checkpoint = Checkpoint(step, total, seconds, finished, extra)
+        extra = {
+            "averaged": int(self.averaged.n_averaged),
+            "scaler": scaler.state_dict() if scaler else {},
+            "stages": plan.as_dict(),
+        }
+        checkpoint = Checkpoint(step, plan.total, seconds, finished, extra)
         tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{self.names[index]}/{key}"] = torch.as_tensor(value)
         self.run.save(checkpoint, model_of(self.averaged).state_dict(), tensors)
+
+    def settle(self) -> None:
+        """Between stages: the averaged weights become the model's own, and the optimiser forgets the last stage."""
+        self.model.load_state_dict(model_of(self.averaged).state_dict())
+        self.optimizer.state.clear()
+        self.averaged.n_averaged.zero_()
+
+    def settle_buffers(self) -> None:
+        """The averaged model takes over what the end of a stage has measured."""
+        model_of(self.averaged).load_state_dict(self.model.state_dict())
 
     def restore(self) -> Checkpoint:
         checkpoint = self.run.state()

@@ -1,0 +1,163 @@
+"""Stage B: the code that all sources of a row share."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+
+from msvae.flow.autoencoders import present_values, rows_with, shifted
+from msvae.flow.coded import Evidence
+from msvae.networks.spatial import MapNetworks
+from msvae.source import Source, SourceBatch
+
+TEMPERATURE = 0.1
+PREDICTION_WEIGHT = 0.5
+
+
+class Content(nn.Module):
+    """Each source's own code (a token per slot, of length sqrt(size)) and evidence logits; softmax pooling over them.
+
+    One slot is a code vector for class-like content; grid x grid slots keep where things are, for scene-like content.
+
+    Args:
+        networks: encoders alone; their maps feed the heads.
+        size: numbers of a token.
+        grid: side of the grid of slots.
+        latent_sizes: latents of each source, which the codes of the others predict.
+        shift: pixels by which images move at random while training.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        networks: MapNetworks,
+        size: int,
+        grid: int,
+        latent_sizes: dict[str, int],
+        shift: int,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(source.name for source in sources)
+        self.networks, self.size, self.grid, self.shift = networks, size, grid, shift
+        self.heads, self.predictors = nn.ModuleDict(), nn.ModuleDict()
+        for name in self.names:
+            inputs = networks.size(name) if grid == 1 else networks.map_shape[name][0]
+            self.heads[f"of_{name}"] = nn.Linear(inputs, size + 1)
+            self.predictors[f"of_{name}"] = nn.Sequential(
+                nn.Linear(self.slots * size, hidden), nn.SiLU(), nn.Linear(hidden, latent_sizes[name])
+            )
+
+    @property
+    def slots(self) -> int:
+        return self.grid * self.grid
+
+    def evidence(self, batch: SourceBatch, moved: bool = False, generator: Generator | None = None) -> Evidence:
+        """What each present image says; absent ones are not read.
+
+        Args:
+            moved: whether images are moved at random first, to train on.
+        """
+        images = present_values(batch, self.names)
+        if moved:
+            images = {name: shifted(values, self.shift, generator) for name, values in images.items()}
+        maps = self.networks.encode(images)
+        read = []
+        for name in self.names:
+            blank = torch.zeros(len(batch), self.slots, self.size + 1, device=batch.device)
+            if name in maps:
+                blank = blank.index_copy(0, rows_with(batch, name), self._read(name, maps[name]))
+            read.append(blank)
+        numbers = torch.stack(read)
+        return Evidence(numbers[..., : self.size], numbers[..., self.size], batch.presence(self.names))
+
+    def _read(self, name: str, maps: Tensor) -> Float[Tensor, "rows slots numbers"]:
+        maps = F.silu(maps)
+        if self.grid == 1:
+            cells = maps.flatten(1)[:, None]
+        else:
+            cells = F.interpolate(maps, (self.grid, self.grid), mode="bilinear").flatten(2).transpose(1, 2)
+        outputs = self.heads[f"of_{name}"](cells).float()
+        return torch.cat([on_sphere(outputs[..., : self.size]), outputs[..., self.size :]], dim=-1)
+
+    def loss(
+        self, evidence: Evidence, latents: dict[str, Tensor], generator: Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-source contrast and target-detached prediction (methods: IDMVAE, MUNITE)."""
+        present = evidence.present
+        pairs = []
+        for first in range(len(self.names)):
+            for second in range(first):
+                both = present[first] & present[second]
+                if int(both.sum()) > 1:
+                    pairs.append(contrast(evidence.tokens[first][both], evidence.tokens[second][both]))
+        part = random_half(present, generator)
+        several = present.sum(dim=0) > 1
+        if int(several.sum()) > 1:
+            one, other = (
+                pooled(evidence.restricted(side).rows(several.nonzero().squeeze(1))) for side in (part, ~part)
+            )
+            pairs.append(contrast(one, other))
+        nothing = evidence.tokens.sum() * 0.0
+        between = torch.stack(pairs).mean() if pairs else nothing
+        predicted = [nothing]
+        for index, name in enumerate(self.names):
+            others = present.clone()
+            others[index] = False
+            rows = (present[index] & others.any(dim=0)).nonzero().squeeze(1)
+            if len(rows):
+                code = pooled(evidence.restricted(others).rows(rows)).flatten(1)
+                guess = self.predictors[f"of_{name}"](code).float()
+                predicted.append((guess - latents[name][rows].detach()).square().mean())
+        prediction = torch.stack(predicted).sum() / max(1, len(predicted) - 1)
+        return between + PREDICTION_WEIGHT * prediction, {
+            "contrast": between.detach(),
+            "prediction": prediction.detach(),
+        }
+
+
+def on_sphere(tokens: Float[Tensor, "*rows size"]) -> Float[Tensor, "*rows size"]:
+    """Tokens of length sqrt(size), so that their numbers have mean square 1; zeros stay zeros."""
+    return F.normalize(tokens, dim=-1, eps=1e-6) * math.sqrt(tokens.shape[-1])
+
+
+def pooled(
+    evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None
+) -> Float[Tensor, "rows slots size"]:
+    """sum_m softmax_m(logit_m + log a_m) token_m over the present sources, back on the sphere; zeros without any.
+
+    A weight a_m of 0 removes a source exactly; the only source with weight is its own code.
+    """
+    logits = evidence.logits.masked_fill(~evidence.present[..., None], -math.inf)
+    if log_weights is not None:
+        logits = logits + log_weights[..., None]
+    nothing = torch.isneginf(logits).all(dim=0, keepdim=True)
+    shares = torch.softmax(logits.masked_fill(nothing, 0.0), dim=0).masked_fill(nothing, 0.0)
+    return on_sphere((shares[..., None] * evidence.tokens).sum(dim=0))
+
+
+def contrast(
+    first: Float[Tensor, "rows slots size"], second: Float[Tensor, "rows slots size"], temperature: float = TEMPERATURE
+) -> Float[Tensor, ""]:
+    """InfoNCE in both directions: the codes of one row against those of all others, by their mean cosine.
+
+    L = -1/2 mean_i [log softmax_j(s_ij / T)_i + log softmax_j(s_ji / T)_i] (van den Oord et al. 2018, arXiv
+    1807.03748).
+    """
+    similarity = first.flatten(1) @ second.flatten(1).T / (first.shape[1] * first.shape[2] * temperature)
+    target = torch.arange(len(first), device=first.device)
+    return 0.5 * (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target))
+
+
+def random_half(
+    present: Bool[Tensor, "sources rows"], generator: Generator | None = None
+) -> Bool[Tensor, "sources rows"]:
+    """A random proper subset of each row's sources, of uniform size 1..|A|-1; its complement is not empty either."""
+    count = present.sum(dim=0)
+    uniform = torch.rand(present.shape[1], generator=generator, device=present.device)
+    size = 1 + (uniform * (count - 1).clamp_min(1)).long()
+    order = torch.rand(present.shape, generator=generator, device=present.device).masked_fill(~present, 2.0)
+    return (order.argsort(dim=0).argsort(dim=0) < size[None]) & present

@@ -1,0 +1,45 @@
+"""A model may be trained in stages, one after the other: what the training loop has to know of each."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from msvae.source import SourceBatch
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with parameters and a loss of its own.
+
+    Args:
+        name: how logs and checkpoints call it.
+        share: of the run's budget or steps, > 0; only ratios count.
+        steps: its own number of steps, whatever the run's length; 0 leaves the stage out.
+        rows: rows of a batch, as a multiple of `training.batch_size`.
+        rate: multiple of `training.learning_rate`.
+        ema_decay: in place of `training.ema_decay`.
+        gate: the check of `msvae.training.gates` that it has to pass.
+    """
+
+    name: str = "training"
+    share: float = 1.0
+    steps: int | None = None
+    rows: float = 1.0
+    rate: float = 1.0
+    ema_decay: float | None = None
+    gate: str | None = None
+
+
+@runtime_checkable
+class RowSource(Protocol):
+    """Rows that batches are drawn from: a split of a data set, or what a model has computed from one."""
+
+    def __len__(self) -> int: ...
+    def batch(self, index: Tensor | slice) -> SourceBatch: ...
+
+
+def in_chunks(rows: RowSource, size: int) -> list[Tensor]:
+    """The indices of all rows, in parts."""
+    return list(torch.arange(len(rows)).split(size))

@@ -1,0 +1,192 @@
+"""Networks between an image and a small map of latents, or between a vector and one such cell; shared by sources of
+one form, each with its own FiLM, or one pair for each source."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from msvae.likelihoods import likelihood_of
+from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_at
+from msvae.networks.conv import doubled, image_pyramid
+from msvae.networks.mlp import MlpDecoder, MlpEncoder
+from msvae.networks.pairs import input_channels, network_input, source_groups
+from msvae.source import Source
+
+
+def map_sizes(source: Source, smallest: int) -> list[tuple[int, int]]:
+    """Map sizes from the image down to a side of at most `smallest`, with one halving or more."""
+    return image_pyramid(source, min(smallest, (max(source.shape[1:]) + 1) // 2))
+
+
+class MapEncoder(nn.Module):
+    """Image -> (channels, height, width) of latents: four neighbours become channels, then strided convolutions."""
+
+    def __init__(
+        self, source: Source, channels: int, width: int = 32, smallest: int = 4, refine: int = 1, conditions: int = 0
+    ) -> None:
+        super().__init__()
+        sizes = map_sizes(source, smallest)
+        self.padding = (0, -source.shape[2] % 2, 0, -source.shape[1] % 2)
+        self.blocks = nn.ModuleList([ConvBlock(4 * input_channels(source), width, conditions=conditions)])
+        inside = width
+        for level in range(2, len(sizes)):
+            self.blocks.append(ConvBlock(inside, channels_at(level, width), stride=2, conditions=conditions))
+            inside = channels_at(level, width)
+        self.blocks.extend(ResidualBlock(inside, conditions) for _ in range(refine))
+        self.head = nn.Conv2d(inside, channels, 1)
+
+    def forward(
+        self, values: Float[Tensor, "rows channels height width"], condition: Condition | None = None
+    ) -> Float[Tensor, "rows latent height_2 width_2"]:
+        maps = F.pixel_unshuffle(F.pad(values, self.padding), 2)
+        for block in self.blocks:
+            maps = block(maps, condition)
+        return self.head(maps)
+
+
+class MapDecoder(nn.Module):
+    """(channels, height, width) of latents -> raw image channels, by sub-pixel doublings (Shi et al. 2016, arXiv
+    1609.05158)."""
+
+    def __init__(
+        self, source: Source, channels: int, width: int = 32, smallest: int = 4, refine: int = 1, conditions: int = 0
+    ) -> None:
+        super().__init__()
+        self.sizes = map_sizes(source, smallest)
+        last = len(self.sizes) - 1
+        inside = channels_at(last, width)
+        self.stem = ConvBlock(channels, inside, conditions=conditions)
+        self.doublings, self.stages = nn.ModuleList(), nn.ModuleList()
+        for level in range(last - 1, 0, -1):
+            outside = channels_at(level, width)
+            self.doublings.append(nn.Conv2d(inside, 4 * outside, 1))
+            stage = [ConvBlock(outside, outside, conditions=conditions)]
+            stage += [ResidualBlock(outside, conditions) for _ in range(refine)]
+            self.stages.append(nn.ModuleList(stage))
+            inside = outside
+        self.to_pixels = nn.Conv2d(inside, 4 * likelihood_of(source).raw_channels(source), 3, padding=1)
+
+    def forward(
+        self, latents: Float[Tensor, "rows latent height width"], condition: Condition | None = None
+    ) -> Float[Tensor, "rows raw height_2 width_2"]:
+        maps = self.stem(latents, condition)
+        for doubling, stage, size in zip(self.doublings, self.stages, reversed(self.sizes[1:-1]), strict=True):
+            maps = F.silu(doubled(doubling(maps), size))
+            for block in stage:  # type: ignore[union-attr]
+                maps = block(maps, condition)
+        return doubled(self.to_pixels(maps), self.sizes[0])
+
+
+class CellEncoder(nn.Module):
+    """Vector -> one cell of latents, (channels, 1, 1)."""
+
+    def __init__(self, source: Source, channels: int, width: int = 32, conditions: int = 0) -> None:
+        super().__init__()
+        self.network = MlpEncoder(source, input_channels(source), channels, width, conditions=conditions)
+
+    def forward(self, values: Tensor, condition: Condition | None = None) -> Float[Tensor, "rows latent 1 1"]:
+        return self.network(values, condition)[:, :, None, None]
+
+
+class CellDecoder(nn.Module):
+    """One cell of latents -> raw output of a vector source."""
+
+    def __init__(self, source: Source, channels: int, width: int = 32, conditions: int = 0) -> None:
+        super().__init__()
+        self.network = MlpDecoder(
+            source, channels, likelihood_of(source).raw_channels(source), width, conditions=conditions
+        )
+
+    def forward(self, latents: Float[Tensor, "rows latent 1 1"], condition: Condition | None = None) -> Tensor:
+        return self.network(latents.flatten(1), condition)
+
+
+class MapNetworks(nn.Module):
+    """One encoder and one decoder (or the encoder alone) for every source.
+
+    Args:
+        channels: latents of a cell.
+        width: channels of the first map.
+        smallest: the largest side a map of latents may have.
+        shared_trunk: sources of equal form share their networks, each with its own FiLM.
+        alone: sources that get networks of their own in any case.
+        decoders: whether there are decoders.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        channels: int,
+        width: int,
+        smallest: int,
+        refine: int = 1,
+        shared_trunk: bool = True,
+        alone: Collection[str] = (),
+        decoders: bool = True,
+    ) -> None:
+        super().__init__()
+        self.sources = {source.name: source for source in sources}
+        self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
+        self.place: dict[str, tuple[str, int | None]] = {}
+        self.map_shape: dict[str, tuple[int, int, int]] = {}
+        together = source_groups([s for s in sources if s.name not in alone], shared_trunk)
+        for group in [*together, *([s] for s in sources if s.name in alone)]:
+            first, conditions = group[0], len(group) if len(group) > 1 else 0
+            trunk = f"of_{first.name}"
+            if first.is_image:
+                build = {"width": width, "smallest": smallest, "refine": refine, "conditions": conditions}
+                self.encoders[trunk] = MapEncoder(first, channels, **build)
+                if decoders:
+                    self.decoders[trunk] = MapDecoder(first, channels, **build)
+                side = map_sizes(first, smallest)[-1]
+            else:
+                self.encoders[trunk] = CellEncoder(first, channels, width, conditions)
+                if decoders:
+                    self.decoders[trunk] = CellDecoder(first, channels, width, conditions)
+                side = (1, 1)
+            for index, source in enumerate(group):
+                self.place[source.name] = (trunk, index if conditions else None)
+                self.map_shape[source.name] = (channels, side[0], side[1])
+        for module in self.modules():  # convolutions are faster so, on CPUs with AVX-512 and on GPUs
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def encode(self, values: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "rows latent height width"]]:
+        """Latents of images in each source's value range, in float32; sources of one trunk go through it together."""
+        inputs = {name: network_input(self.sources[name], tensor) for name, tensor in values.items()}
+        return self._through(self.encoders, inputs)
+
+    def decode(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The raw outputs that the sources' likelihoods read, in float32."""
+        return self._through(self.decoders, latents)
+
+    def _through(self, networks: nn.ModuleDict, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        groups: dict[str, list[str]] = {}
+        for name in inputs:
+            groups.setdefault(self.place[name][0], []).append(name)
+        outputs: dict[str, Tensor] = {}
+        for trunk, names in groups.items():
+            parts = [inputs[name] for name in names]
+            conditions = [self.place[name][1] for name in names]
+            together = torch.cat(parts) if len(parts) > 1 else parts[0]
+            if together.dim() == 4:
+                together = together.contiguous(memory_format=torch.channels_last)
+            condition: Condition | None = conditions[0]
+            if len(parts) > 1:
+                condition = torch.cat(
+                    [
+                        torch.full((len(p),), int(c or 0), device=p.device)
+                        for p, c in zip(parts, conditions, strict=True)
+                    ]
+                )
+            answer = networks[trunk](together, condition).float()
+            outputs |= zip(names, answer.split([len(part) for part in parts]), strict=True)
+        return outputs
+
+    def size(self, name: str) -> int:
+        """Latents of one image of the source."""
+        return math.prod(self.map_shape[name])

@@ -1,0 +1,176 @@
+"""Gates: whether a stage of training is good enough for the next one to build on. Figures are of validation rows alone.
+
+Each gate is a function of a model and validation rows; it asks through the contract of every model.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from msvae.data.base import Rows
+from msvae.metrics import linear_probe, pixel_quality
+from msvae.models.base import MultiSourceModel
+
+GATE_ROWS = 1000
+GENERATED_ROWS = 256
+CHANCE = 3.0  # retrieval has to be this many times better than chance
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a gate found.
+
+    Args:
+        figures: by name, for the run's log.
+        failure: why training should not go on, or None.
+    """
+
+    figures: dict[str, float]
+    failure: str | None = None
+
+
+@torch.no_grad()
+def reconstruction(model: MultiSourceModel, rows: Rows) -> Gate:
+    """Each source from itself alone: PSNR (accuracy of class numbers), against the mean image as the answer to all."""
+    figures, worse = {}, []
+    for source in model.sources:
+        index = rows.present[source.name].nonzero().squeeze(1)[:GATE_ROWS]
+        if len(index) < 2:
+            continue
+        batch = rows.batch(index).select([source.name])
+        images = model.sample(batch, [source.name], mode="mean").values[source.name].to("cpu")
+        truth = batch.values[source.name]
+        mean = truth.mode(dim=0).values if source.categories else truth.mean(dim=0)
+        mine, trivial = (
+            quality.accuracy if source.categories else quality.psnr
+            for quality in (
+                pixel_quality(images, truth, source),
+                pixel_quality(mean.expand_as(truth).contiguous(), truth, source),
+            )
+        )
+        assert mine is not None
+        assert trivial is not None
+        figures[f"{'accuracy' if source.categories else 'psnr'}/{source.name}"] = mine
+        if mine <= trivial:
+            worse.append(f"{source.name} {mine:.2f} against {trivial:.2f}")
+    failure = f"reconstruction is no better than the mean image ({', '.join(worse)})." if worse else None
+    return Gate(figures, failure)
+
+
+@torch.no_grad()
+def code(model: MultiSourceModel, rows: Rows) -> Gate:
+    """The code of one source: a linear probe where there are labels, and retrieval of a row by its other sources."""
+    codes, index = _own_codes(model, rows)
+    figures = {"retrieval": _retrieval(codes, index)}
+    chance = 1.0 / GENERATED_ROWS
+    if rows.labels is not None:
+        probes = [_probe(codes[name], rows.labels[index[name]]) for name in codes]
+        known = [value for value in probes if value is not None]
+        if known:
+            figures["probe"] = sum(known) / len(known)
+            shares = torch.bincount(rows.labels).float() / len(rows.labels)
+            figures["probe_chance"] = float(shares.max())
+            if figures["probe"] > min(0.9, 1.5 * figures["probe_chance"]):
+                return Gate(figures)
+    if figures["retrieval"] > CHANCE * chance:
+        return Gate(figures)
+    return Gate(figures, "the codes of a row's sources have nothing in common.")
+
+
+@torch.no_grad()
+def converter(model: MultiSourceModel, rows: Rows) -> Gate:
+    """Codes drawn given all sources of a row are nearer to the row's own code than to another row's."""
+    batch = rows.batch(slice(0, GATE_ROWS)).to(model.device)
+    generator = torch.Generator(model.device).manual_seed(0)
+    drawn = model.codes(batch, 1, None, "sample", "own", generator)
+    own = model.encode(batch).mean
+    here = F.cosine_similarity(drawn, own).mean()
+    elsewhere = F.cosine_similarity(drawn, own.roll(1, dims=0)).mean()
+    spread = float(model.draw(GATE_ROWS, generator).std() / own.std().clamp_min(1e-6))
+    figures = {"own_row": float(here), "other_row": float(elsewhere), "spread": spread}
+    failure = None
+    if len(own) > 1 and not float(here) > float(elsewhere) + 0.05:
+        failure = "drawn codes do not follow the given sources."
+    return Gate(figures, failure)
+
+
+@torch.no_grad()
+def samples(model: MultiSourceModel, rows: Rows) -> Gate:
+    """Rows made from nothing: do the model's own encoders find one code in all their sources, as in real rows?"""
+    generator = torch.Generator(model.device).manual_seed(0)
+    made = model.sample(n=GENERATED_ROWS, generator=generator)
+    generated, count = {}, torch.arange(GENERATED_ROWS)
+    for name in model.source_names:
+        generated[name] = model.encode(made.select([name])).mean.to("cpu")
+    real, index = _own_codes(model, rows)
+    figures = {
+        "agreement": _agreement(generated, dict.fromkeys(generated, count)),
+        "real_agreement": _agreement(real, index),
+    }
+    if figures["agreement"] > 0.3 * figures["real_agreement"]:
+        return Gate(figures)
+    return Gate(figures, "the sources of generated rows do not show the same thing.")
+
+
+def _own_codes(model: MultiSourceModel, rows: Rows) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The code of each source alone, and the rows that have it."""
+    codes, index = {}, {}
+    for name in model.source_names:
+        chosen = rows.present[name].nonzero().squeeze(1)
+        chosen = chosen[chosen < GATE_ROWS]
+        if len(chosen) > 1:
+            codes[name] = model.encode(rows.batch(chosen).select([name])).mean.to("cpu")
+            index[name] = chosen
+    return codes, index
+
+
+def _probe(codes: Float[Tensor, "rows latent"], labels: Tensor) -> float | None:
+    """A linear classifier fitted on the first half of the rows, tested on the second."""
+    half = len(codes) // 2
+    if half < 2 or len(labels[:half].unique()) < 2:
+        return None
+    return linear_probe(codes[:half], labels[:half], codes[half:], labels[half:])
+
+
+def _pairs(codes: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """For every two sources, the directions of their codes in the first rows that have both."""
+    pairs = []
+    for first in codes:
+        for second in codes:
+            if first >= second:
+                continue
+            here = torch.isin(index[first], index[second]).nonzero().squeeze(1)[:GENERATED_ROWS]
+            there = torch.isin(index[second], index[first]).nonzero().squeeze(1)[:GENERATED_ROWS]
+            if len(here) > 1:
+                pairs.append((F.normalize(codes[first][here], dim=1), F.normalize(codes[second][there], dim=1)))
+    return pairs
+
+
+def _retrieval(codes: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> float:
+    """How often the nearest code of another source is the same row's, among at most 256 rows."""
+    found = [
+        float(((one @ other.T).argmax(dim=1) == torch.arange(len(one))).float().mean())
+        for one, other in _pairs(codes, index)
+    ]
+    return sum(found) / len(found) if found else 0.0
+
+
+def _agreement(codes: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> float:
+    """Mean cosine of the codes of one row's sources, less that of different rows' sources."""
+    found = [
+        float((one * other).sum(dim=1).mean() - (one * other.roll(1, dims=0)).sum(dim=1).mean())
+        for one, other in _pairs(codes, index)
+    ]
+    return sum(found) / len(found) if found else 0.0
+
+
+GATES: dict[str, Callable[[MultiSourceModel, Rows], Gate]] = {
+    "reconstruction": reconstruction,
+    "code": code,
+    "converter": converter,
+    "samples": samples,
+}

@@ -1,0 +1,40 @@
+"""What stops a run: losses and gradients that are not finite."""
+
+import torch
+from accelerate import Accelerator
+
+from msvae.config import TrainingConfig
+from msvae.errors import NonFiniteError
+from msvae.models.base import Loss, MultiSourceModel
+from msvae.training.checkpoint import RunFolder
+from msvae.training.state import non_finite_text
+
+SMALLEST_LOSS_SCALE = 1e-6
+
+
+def refuse_non_finite_loss(loss: Loss, step: int, run: RunFolder) -> None:
+    if bool(torch.isfinite(loss.total)):
+        return
+    guilty = [name for name, value in loss.terms.items() if not bool(torch.isfinite(value))]
+    sources = [name.split("/", 1)[1] for name in guilty if "/" in name]
+    what = f"the loss of source {', '.join(map(repr, sources))}" if sources else f"the loss ({', '.join(guilty)})"
+    raise NonFiniteError(non_finite_text(what, step, run))
+
+
+def refuse_non_finite_gradients(
+    model: MultiSourceModel, config: TrainingConfig, accelerator: Accelerator, step: int, run: RunFolder
+) -> None:
+    if accelerator.scaler is not None:
+        if config.gradient_clip is not None:
+            accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        if accelerator.scaler.get_scale() < SMALLEST_LOSS_SCALE:
+            raise NonFiniteError(non_finite_text("every gradient, at any loss scale,", step, run))
+        return  # the scaler skips single such steps by itself
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in named])
+    norm = torch.linalg.vector_norm(norms)
+    if not bool(torch.isfinite(norm)):
+        name = next(name for (name, _), value in zip(named, norms, strict=True) if not bool(torch.isfinite(value)))
+        raise NonFiniteError(non_finite_text(f"the gradient of {name}", step, run))
+    if config.gradient_clip is not None and float(norm) > config.gradient_clip:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.gradient_clip, norm)

@@ -1,0 +1,283 @@
+"""The flow as a model and as a run: stages, gates, exact resume in any of them, fusion, adding a source."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import msvae
+from conftest import TINY_TRAINING, lacking, random_batch, tiny_model, tiny_settings
+from msvae import api
+from msvae.config import FlowConfig, RunConfig, TrainingConfig, parse
+from msvae.data import DataSet, complete_rows
+from msvae.errors import ConfigError, GateError, Interrupted, SourceError
+from msvae.models import SharedFlow, build_model
+from msvae.models.stages import Stage
+from msvae.source import Source
+from msvae.training import gates, loop
+from msvae.training.checkpoint import RunFolder
+from msvae.training.gates import Gate
+from msvae.training.plan import StagePlan
+from msvae.training.run import Run, open_run, resume_run, train_run
+from msvae.training.schedule import BatchOrder
+from test_training import assert_same_weights, own_data
+
+STAGES = ("sources", "code", "converter", "renderer")
+STEPS = {"sources": 4, "code": 5, "converter": 3, "renderer": 4}
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks this small pass no gate."""
+    for name in list(gates.GATES):
+        monkeypatch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
+
+
+def config(**settings: object) -> RunConfig:
+    base = {**tiny_settings("flow"), **TINY_TRAINING, "data.missing": 0.5, "training.precision": "bf16"}
+    return api.run_config(
+        method="flow", settings={**base, "model.steps": STEPS, "training.steps": 16, "training.seed": 1, **settings}
+    )
+
+
+def three_sources() -> DataSet:
+    generator = np.random.default_rng(0)
+    sources = [Source("a", (1, 8, 8)), Source("b", (2, 9, 8)), Source("c", (1, 8, 8))]
+    images = {source.name: generator.random((40, *source.shape)) for source in sources}
+    rows = complete_rows(sources, images, np.arange(40, dtype=np.int32) % 2)
+    return DataSet("mine", {"train": rows, "validation": rows, "test": rows}, shared_content=True)
+
+
+DATA = three_sources()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(gates.GATES):
+            patch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
+        return train_run(config(), tmp_path_factory.mktemp("flow") / "straight", data=DATA)
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 6, 10, 14])
+def test_a_run_stopped_in_any_stage_resumes_bit_for_bit(
+    straight: Run, passing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    original, calls = BatchOrder.__call__, {"count": 0}
+
+    def ask_to_stop(self: BatchOrder, step: int) -> torch.Tensor:
+        if calls["count"] == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        calls["count"] += 1
+        return original(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.BatchOrder, "__call__", ask_to_stop)
+        with pytest.raises(Interrupted, match=rf"step {stop_at + 1}.*--resume"):
+            train_run(config(), tmp_path / "stopped", data=DATA)
+    resume_run(tmp_path / "stopped", data=DATA)
+    assert_same_weights(straight.folder.path, tmp_path / "stopped")
+
+
+def test_a_run_killed_between_stages_resumes_bit_for_bit(
+    straight: Run, passing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kill would: the stage's last step is saved, what ends the stage is not."""
+
+    def dies(self: SharedFlow, name: str, rows: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedFlow, "end_stage", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(config(), tmp_path / "killed", data=DATA)
+    assert RunFolder(tmp_path / "killed").state().step == 4
+    resume_run(tmp_path / "killed", data=DATA)
+    assert_same_weights(straight.folder.path, tmp_path / "killed")
+
+
+def test_the_log_tells_stages_and_gates(straight: Run) -> None:
+    records = [json.loads(line) for line in straight.folder.metrics_log.read_text().splitlines()]
+    assert [record["gate"] for record in records if "gate" in record] == list(STAGES)
+    losses = {record["stage"]: record["step"] for record in records if "loss" in record}
+    assert losses == {"sources": 4, "code": 9, "converter": 12, "renderer": 16}
+    assert straight.folder.state().total_steps == straight.folder.state().step == 16
+
+
+def test_each_stage_changes_its_own_part_alone(passing: None, tmp_path: Path) -> None:
+    longer = {**STEPS, "renderer": 0}
+    short = train_run(config(**{"model.steps": longer, "training.steps": 12}), tmp_path / "short", data=DATA).model
+    whole = train_run(config(), tmp_path / "whole", data=DATA).model
+    before, after = short.state_dict(), whole.state_dict()
+    for name in before:
+        assert torch.equal(before[name], after[name]) == (not name.startswith("renderer")), name
+
+
+def test_a_failed_gate_stops_with_everything_kept_and_resuming_goes_on(
+    passing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(gates.GATES, "code", lambda model, rows: Gate({"probe": 0.1}, "it knows nothing."))
+        with pytest.raises(GateError, match=r"Stage 'code' failed its gate: it knows nothing\. .*--resume"):
+            train_run(config(), tmp_path / "run", data=DATA)
+    assert open_run(tmp_path / "run").folder.state().step == 9
+    assert resume_run(tmp_path / "run", data=DATA).folder.state().finished
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [r["passed"] for r in records if "gate" in r] == [True, False, True, True]
+
+
+def test_gates_see_what_is_wrong() -> None:
+    model = tiny_model("flow", [Source(name, (3, 32, 32)) for name in ("blue", "yellow", "green")])
+    rows = api.run_config("colours", "flow").data
+    validation = msvae.load_data(rows.model_copy(update={"options": {"variants": 1}})).split("validation")
+    model.eval()
+    assert "no better than the mean image (blue" in str(gates.reconstruction(model, validation).failure)
+    assert "do not follow" in str(gates.converter(model, validation).failure)
+    assert -1 < gates.samples(model, validation).figures["real_agreement"] < 1
+    figures = gates.code(model, validation).figures
+    assert 0 < figures["probe"] < 1
+    assert figures["probe_chance"] == pytest.approx(0.1, abs=0.05)
+
+
+def test_retrieval_and_agreement_of_known_codes() -> None:
+    codes = {"a": torch.eye(4), "b": torch.eye(4)[[0, 1, 3, 2]]}
+    index = {"a": torch.arange(4), "b": torch.arange(4)}
+    assert gates._retrieval(codes, index) == pytest.approx(0.5)
+    assert gates._agreement({"a": torch.eye(4), "b": torch.eye(4)}, index) == pytest.approx(1.0)
+
+
+def test_a_budget_is_divided_among_the_stages() -> None:
+    stages = [Stage("first", 3.0), Stage("fixed", 1.0, steps=7), Stage("last", 1.0)]
+    plan = StagePlan(stages, TrainingConfig(budget=100.0, warmup_steps=30), 50)
+    assert plan.total is None
+    assert plan.meter(0, 0.0).budget == pytest.approx(75.0)
+    plan.set_length(stages[0], 40)
+    plan.finish(stages[0], 80.0)
+    assert plan.first_step == 40
+    plan.finish(stages[1], 82.0)
+    assert plan.meter(49, 84.0).budget == pytest.approx(18.0)
+    assert (plan.meter(49, 84.0).step, plan.meter(49, 84.0).spent) == (2, pytest.approx(2.0))
+    steps = StagePlan(stages, TrainingConfig(steps=100), 50)
+    assert steps.lengths == {"first": 75, "fixed": 7, "last": 25}
+    assert steps.total == 107
+
+
+def test_rows_of_one_source_and_no_complete_row_can_be_trained_on(passing: None, tmp_path: Path) -> None:
+    data = own_data(rows=24)
+    for part in (data.split("train"),):
+        part.present["a"][:10] = False
+        part.present["b"][10:20] = False
+        part.values["a"][:10] = float("nan")
+    settings = {**tiny_settings("flow"), **TINY_TRAINING, "training.steps": 12}
+    run = api.train(data, "flow", out=tmp_path / "run", settings=settings)
+    assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
+    never = own_data(rows=12)
+    never.split("train").present["a"][::2] = False
+    never.split("train").present["b"][1::2] = False
+    run = api.train(never, "flow", out=tmp_path / "never", settings=settings)
+    assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
+
+
+def test_autoencoders_are_taken_over(straight: Run, passing: None, tmp_path: Path) -> None:
+    again = config(**{"model.reuse": str(straight.folder.path), "model.steps": {"code": 3}, "training.steps": 9})
+    run = train_run(again, tmp_path / "run", data=DATA)
+    before, after = straight.model.state_dict(), run.model.state_dict()
+    for name in before:
+        if name.startswith("autoencoders"):
+            assert torch.equal(before[name], after[name]), name
+    assert run.folder.state().total_steps == 9 + 3  # 9 divided among two stages, and 3
+    with pytest.raises(ConfigError, match=r"autoencoders of .* do not fit"):
+        train_run(
+            config(**{"model.reuse": str(straight.folder.path), "model.channels": 3}), tmp_path / "other", data=DATA
+        )
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("rule", ["own", "product", "barycenter", "flow", "appearance"])
+@pytest.mark.parametrize("mode", ["mean", "sample"])
+def test_fusion_identities_of_all_rules(rule: str, mode: msvae.models.base.Mode) -> None:
+    """Weight 0 removes a source exactly; a one-hot weight is the answer given that source alone."""
+    model = tiny_model("flow", [Source(name, (3, 8, 8)) for name in ("blue", "grey", "green")]).eval()
+    batch = random_batch(model)
+    two, three = {"blue": 0.3, "green": 0.7}, {"blue": 0.3, "grey": 0.0, "green": 0.7}
+    without = model.sample(batch.select(["blue", "green"]), weights=two, mode=mode, rule=rule, generator=generator())
+    removed = model.sample(batch, weights=three, mode=mode, rule=rule, generator=generator())
+    one_hot = model.sample(batch, weights={"grey": 2.0}, mode=mode, rule=rule, generator=generator())
+    alone = model.sample(batch.select(["grey"]), weights={"grey": 1.0}, mode=mode, rule=rule, generator=generator())
+    for name in model.source_names:
+        torch.testing.assert_close(removed.values[name], without.values[name])
+        torch.testing.assert_close(one_hot.values[name], alone.values[name])
+    rebuilt = model.sample(batch.select(["grey"]), ["grey"]).values["grey"]
+    tolerance = 2e-2 if rule == "appearance" else 1e-5  # an inversion in three steps
+    torch.testing.assert_close(one_hot.values["grey"], rebuilt, atol=tolerance, rtol=0)
+
+
+def test_appearance_needs_latents_of_one_shape() -> None:
+    model = tiny_model("flow").eval()
+    with pytest.raises(SourceError, match="latents of one shape"):
+        model.sample(random_batch(model), rule="appearance")
+
+
+def test_garbage_in_absent_values_changes_no_sample() -> None:
+    model = tiny_model("flow").eval()
+    absent = {"blue": [0, 2], "grey": [1, 2]}
+    answers = [
+        model.sample(lacking(random_batch(model), absent, filler), generator=generator()).values
+        for filler in (float("nan"), 0.5)
+    ]
+    for name in model.source_names:
+        assert torch.equal(answers[0][name], answers[1][name])
+
+
+def test_one_draw_of_the_code_serves_all_targets() -> None:
+    """Asked for one source or for all, a row shows the same thing: codes are drawn before anything else."""
+    model = tiny_model("flow").eval()
+    given = random_batch(model).select(["grey"])
+    first = model.codes(given, 2, None, "sample", "own", generator())
+    assert torch.equal(first, model.codes(given, 2, None, "sample", "own", generator()))
+    all_of_them = model.sample(given, n=2, generator=generator())
+    blue = model.sample(given, ["blue"], n=2, generator=generator())
+    torch.testing.assert_close(blue.values["blue"], all_of_them.values["blue"])
+
+
+def test_a_given_source_comes_back_as_its_autoencoder_sees_it() -> None:
+    model = tiny_model("flow").eval()
+    assert isinstance(model, SharedFlow)
+    batch = random_batch(model)
+    latents = model.autoencoders.latents({"grey": batch.values["grey"]})["grey"]
+    expected = model.autoencoders.image("grey", latents)
+    torch.testing.assert_close(model.sample(batch, ["grey"]).values["grey"], expected)
+
+
+def test_spatial_codes_and_vectors() -> None:
+    sources = [
+        Source("photo", (3, 16, 16)),
+        Source("facts", (5,), likelihood="normal"),
+        Source("map", (1, 12, 16), likelihood="categorical", categories=3),
+    ]
+    model = tiny_model("flow", sources, grid=2)
+    batch = random_batch(model)
+    batch.values["map"] = batch.values["map"].round()
+    model.loss(batch).total.backward()
+    answer = model.eval().sample(batch.select(["photo"]), n=2)
+    assert answer.values["facts"].shape == (10, 5)
+    assert set(answer.values["map"].unique().tolist()) <= {0.0, 1.0, 2.0}
+    assert model.encode(batch).mean.shape == (5, 4 * 6)
+
+
+def test_settings_of_the_flow_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'model\.guidance'"):
+        api.run_config(method="flow", settings={"model.guidanse": 2})
+    with pytest.raises(ConfigError, match=r"'model\.heads'"):
+        api.run_config(method="flow", settings={"model.heads": 0})
+    with pytest.raises(ConfigError, match="two sources"):
+        build_model([Source("a", (3, 8, 8))], FlowConfig())
+    with pytest.raises(ConfigError, match="heads"):
+        parse(FlowConfig, {"renderer_width": 20, "heads": 3})
