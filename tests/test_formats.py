@@ -73,9 +73,8 @@ def test_palettes_are_colours_or_classes_and_transparency_is_white_paper(tmp_pat
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_tiff_of_any_bit_depth_bands_and_pages(tmp_path, dtype, compression):
     bands = (NOISE.random((6, 9, 8)) * 250).astype(dtype)
-    tifffile.imwrite(
-        tmp_path / "x.tif", bands, planarconfig="separate", photometric="minisblack", compression=compression
-    )
+    options = {"photometric": "minisblack", "compression": compression}
+    tifffile.imwrite(tmp_path / "x.tif", bands, planarconfig="separate", **options)
     assert np.array_equal(images(tmp_path / "x.tif")[0], bands)
     tifffile.imwrite(tmp_path / "y.tif", bands, **options)
     assert np.array_equal(images(tmp_path / "y.tif"), bands[:, None])
@@ -140,6 +139,15 @@ def test_files_of_arrays_give_a_row_per_image(tmp_path):
     assert np.array_equal(found[:, 0], depth)
 
 
+def test_links_of_hdf5_out_of_the_file_are_refused(tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.zeros((2, 4, 4))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["photo"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
+    with pytest.raises(UnreadableError, match="links to other files"):
+        arrays_in(tmp_path / "a.h5", array_format("a.h5"))
+
+
 def animated(file: Path) -> None:
     first, second = (Image.fromarray(np.full((6, 6, 3), value, np.uint8)) for value in (3, 200))
     first.save(file, save_all=True, append_images=[second], duration=50)
@@ -164,7 +172,19 @@ def pickled(file: Path) -> None:
     np.save(file, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
 
 
+def circular(file: Path) -> None:
+    tifffile.imwrite(file, RGB[0], photometric="minisblack")
+    content = bytearray(file.read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    entries = int.from_bytes(content[first : first + 2], "little")
+    second = len(content)
+    content += content[first : first + 2 + 12 * entries] + second.to_bytes(4, "little")
+    content[first + 2 + 12 * entries : first + 6 + 12 * entries] = second.to_bytes(4, "little")
+    file.write_bytes(content)
+
+
 BAD = {
+    "circular.tif": (circular, "runs in a circle"),
     "truncated.png": (lambda f: f.write_bytes(_png(last(RGB))[:-30]), "truncated|broken"),
     "empty.png": (lambda f: f.write_bytes(b""), "is empty"),
     "text.png": (lambda f: f.write_text("hello"), "cannot identify"),
@@ -223,7 +243,7 @@ def test_numbers_outside_the_range_nan_and_odd_classes_are_named():
     mended = Source("a", (1, 2, 2), files=FileForm(dtype="float32", low=0.0, high=1.0, nan=0.5, clip=True))
     assert stored(np.array([[[np.nan, 7], [-3, 0.25]]], np.float32), mended).flatten().tolist() == [0.5, 1, 0, 0.25]
     classes = Source("c", (1, 2, 2), likelihood="categorical", categories=3)
-    with pytest.raises(UnreadableError, match="classes 0 to 5; expected 0 to 2"):
+    with pytest.raises(UnreadableError, match="holds class 5; expected 0 to 2"):
         stored(np.array([[[0, 5], [0, 0]]], np.uint8), classes)
 
 

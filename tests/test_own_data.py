@@ -20,10 +20,11 @@ from PIL import Image
 from conftest import TINY, TINY_TRAINING, Command
 from msvae import api
 from msvae.config import DataConfig
-from msvae.data import DataSet, colours, load_data, store
+from msvae.data import DataSet, load_data, store
 from msvae.data.own import cache, settings_place
 from msvae.data.own.check import check_own
 from msvae.data.own.export import export
+from msvae.data.sets import colours
 from msvae.errors import ConfigError, DataError, SourceError
 from msvae.source import FileForm, Source
 from msvae.training.run import open_run, resume_run, train_run

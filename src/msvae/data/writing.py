@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from msvae.data.formats.base import optional
+from msvae.data.extras import extra
 from msvae.data.own.pixels import form_of
 from msvae.errors import DataError
 from msvae.source import FileForm, Source
@@ -73,7 +73,7 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 def _write_tiff(path: Path, image: np.ndarray) -> None:
-    tifffile = optional("tifffile")
+    tifffile = extra("tifffile")
     if image.shape[0] == 1:
         tifffile.imwrite(path, image[0], photometric="minisblack")
     elif image.shape[0] == 3 and image.dtype.kind == "u":
@@ -110,7 +110,7 @@ def _write_volumes(folder: Path, numbers: np.ndarray, form: FileForm, names: Seq
         moved[form.axis, 3] = first
 
         def write(path: Path, content: np.ndarray, placed: np.ndarray = affine @ moved) -> None:
-            nibabel = optional("nibabel")
+            nibabel = extra("nibabel")
             nibabel.save(nibabel.Nifti1Image(content, placed, dtype=content.dtype), path)
 
         written.append(_whole(folder, name, ".nii.gz", write, volume))

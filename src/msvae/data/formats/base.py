@@ -1,6 +1,5 @@
 """The contract of a file format: a header, and the images one after the other; and what every reader refuses."""
 
-import importlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from PIL import Image
@@ -87,18 +85,6 @@ class Format:
     arrays: Callable[[File], dict[str, tuple[tuple[int, ...], str]]] | None = None
     column: Callable[[File, str], np.ndarray] | None = None
     answers: str = "png"
-
-
-def optional(package: str) -> ModuleType:
-    """A package of the extra `data`, imported when it is first needed.
-
-    Raises:
-        DataError: naming the command that installs it.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise DataError(f'Reading this needs the package {package}: pip install "msvae[data]".') from None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from msvae.data.extras import extra
 from msvae.data.formats.base import (
     File,
     Format,
@@ -18,7 +19,6 @@ from msvae.data.formats.base import (
     as_numbers,
     image_shape,
     number_type,
-    optional,
     refuse_giants,
 )
 
@@ -28,7 +28,10 @@ Opener = Callable[[File], Any]
 
 @contextmanager
 def _hdf5(file: File) -> Iterator[Any]:
-    with optional("h5py").File(file, "r") as content:
+    h5py = extra("h5py")
+    with h5py.File(file, "r") as content:
+        if content.visititems_links(lambda name, link: name if isinstance(link, h5py.ExternalLink) else None):
+            raise UnreadableError("it links to other files, which are not read")
         yield content
 
 
@@ -36,7 +39,7 @@ def _hdf5(file: File) -> Iterator[Any]:
 def _zarr(file: File) -> Iterator[Any]:
     if not isinstance(file, Path):
         raise UnreadableError("Zarr folders are read from a folder alone")
-    content = optional("zarr").open(store=str(file), mode="r")
+    content = extra("zarr").open(store=str(file), mode="r")
     yield content if hasattr(content, "keys") else {"": content}
 
 
@@ -60,6 +63,8 @@ def arrays(opened: Opener, file: File) -> dict[str, tuple[tuple[int, ...], str]]
 
 def _header(item: Any, reading: Reading) -> Header:
     shape = tuple(int(size) for size in item.shape)
+    if getattr(item, "is_virtual", False) or getattr(item, "external", None):
+        raise UnreadableError("its numbers lie in other files, which are not read")
     if len(shape) < 2:
         raise UnreadableError(f"an array of shape {shape}; expected a row per image")
     refuse_giants(shape[1:])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from msvae.data.extras import extra
 from msvae.data.formats.base import (
     File,
     Format,
@@ -14,7 +15,6 @@ from msvae.data.formats.base import (
     UnreadableError,
     as_numbers,
     number_type,
-    optional,
     refuse_giants,
 )
 
@@ -22,7 +22,7 @@ MOST_UNPACKED = 1 << 31  # bytes of one packed volume that came out of an archiv
 
 
 def _opened(file: File) -> Any:
-    nibabel = optional("nibabel")
+    nibabel = extra("nibabel")
     if not isinstance(file, BytesIO):
         return nibabel.Nifti1Image.from_filename(file)
     content = file.getvalue()

@@ -7,7 +7,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from msvae.data.formats.base import File, Format, Header, Reading, UnreadableError, optional
+from msvae.data.extras import extra
+from msvae.data.formats.base import File, Format, Header, Reading, UnreadableError
 from msvae.data.formats.raster import on_white
 
 DEFAULT_SIDE = 64
@@ -24,7 +25,7 @@ def _rendered(file: File, reading: Reading) -> Image.Image:
     if re.search(r"<image\b", text) and REFERENCE.search(text):
         raise UnreadableError("it refers to other files, which are not read")
     height, width = reading.size or (DEFAULT_SIDE, DEFAULT_SIDE)
-    resvg = optional("resvg_py")
+    resvg = extra("resvg_py")
     png = bytes(resvg.svg_to_bytes(svg_string=text, width=width, skip_system_fonts=True))
     image = Image.open(BytesIO(png), formats=("PNG",))
     if image.height > height:

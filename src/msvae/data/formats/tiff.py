@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from msvae.data.extras import extra
 from msvae.data.formats.base import (
     File,
     Format,
@@ -14,7 +15,6 @@ from msvae.data.formats.base import (
     UnreadableError,
     as_numbers,
     number_type,
-    optional,
     refuse_giants,
 )
 
@@ -25,16 +25,26 @@ ONE_IMAGE = ("YX", "YXS", "SYX", "CYX", "YXC")
 @contextmanager
 def _opened(file: File) -> Iterator[Any]:
     try:
-        with optional("tifffile").TiffFile(file) as tiff:
+        with extra("tifffile").TiffFile(file) as tiff:
             if not tiff.pages:
                 raise UnreadableError("it has no page")
             if tiff.pages[0].photometric == SEPARATED:
                 raise UnreadableError("its colours are CMYK; save it as grey or RGB")
+            _refuse_circles(tiff)
             yield tiff
     except ValueError as error:
         if "imagecodecs" in str(error):
             raise UnreadableError(f"{error}; pip install imagecodecs") from None
         raise
+
+
+def _refuse_circles(tiff: Any) -> None:
+    """A damaged chain of pages may lead back to an earlier one, and tifffile would follow it for ever."""
+    seen: set[int] = set()
+    for page in tiff.pages:
+        if page.offset in seen:
+            raise UnreadableError("its chain of pages runs in a circle")
+        seen.add(page.offset)
 
 
 def _laid_out(tiff: Any) -> tuple[int, bool, bool]:

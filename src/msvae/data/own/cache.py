@@ -8,7 +8,6 @@ touching the files does not change it.
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from msvae.data.base import SPLITS, DataSet
+from msvae.data.cache import cache_folder, locked
 from msvae.data.formats import UnreadableError
 from msvae.data.own.layout import Holding, Layout, Problem
 from msvae.data.own.pixels import placement, stored, stored_dtype
@@ -34,13 +34,6 @@ KEPT_STORES = 2
 SHOWN_PROBLEMS = 8
 SPARE_BYTES = 1 << 24
 log = logging.getLogger("msvae.data")
-
-
-def cache_folder() -> Path:
-    """`$MSVAE_CACHE`, else `msvae` in the user's cache folder (XDG)."""
-    if own := os.environ.get("MSVAE_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "msvae"
 
 
 def files_fingerprint(layout: Layout, settings: Mapping[str, Any]) -> str:
@@ -65,24 +58,17 @@ def cached(layout: Layout, path: Path, key: str, settings_of: Callable[[], OwnSe
     Raises:
         DataError: for files that cannot be used, naming them, or a full disk; then nothing is left behind.
     """
-    from filelock import FileLock
-
     place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
     prefix = f"{path.stem or 'data'}-{place}-"
     room = cache_folder() / "own"
     folder = room / f"{prefix}{key[:16]}"
     if not folder.is_dir():
-        try:
-            room.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(room / f".{prefix}lock")
-            with lock:
-                for remains in room.glob(f".{prefix}*.part"):  # of a process that was killed: the lock is ours
-                    shutil.rmtree(remains, ignore_errors=True)
-                if not folder.is_dir():
-                    decode(folder, path.stem or "data", layout, settings_of(), tell)
-        except OSError as error:
-            raise DataError(f"Cannot write the cache {room}: {error.strerror or error}. Set MSVAE_CACHE.") from None
-        _forget_older(room, prefix, folder)
+        with locked(room / f"{prefix}store"):
+            for remains in room.glob(f".{prefix}*.part"):  # of a process that was killed: the lock is ours
+                shutil.rmtree(remains, ignore_errors=True)
+            if not folder.is_dir():
+                decode(folder, path.stem or "data", layout, settings_of(), tell)
+            _forget_older(room, prefix, folder)
     data = open_store(folder)
     for note in data.card.get("notes", ()):
         log.warning("%s: %s", path, note)
@@ -253,12 +239,14 @@ def _decoded(
     wanted: Mapping[str, Any],
 ) -> Iterator[tuple[Holding, str, np.ndarray]]:
     """Every image as it is stored; what cannot be used is added to the problems."""
-    for done, (holding, rows) in enumerate(listed):
-        tell("decoding the files once", done, len(listed))
+    done, total = 0, sum(len(rows) for _, rows in listed)
+    for holding, rows in listed:
         described, source = settings.sources[holding.source], sources[holding.source]
         where = where_of(layout, holding)
         try:
             for row, image in zip_longest(rows, images_of(files, holding, described)):
+                tell("decoding the files once", done, total)
+                done += 1
                 if row is None or image is None:
                     raise UnreadableError("it does not hold as many images as its header says")
                 if row not in wanted:
@@ -272,7 +260,7 @@ def _decoded(
                     yield holding, row, usable
         except UnreadableError as error:
             problems.append(Problem(holding.source, where, str(error)))
-    tell("decoding the files once", len(listed), len(listed))
+    tell("decoding the files once", total, total)
 
 
 def _source(files: Files, name: str, layout: Layout, settings: OwnSettings) -> Source:

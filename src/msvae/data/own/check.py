@@ -4,12 +4,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from msvae.data.base import SPLITS
 from msvae.data.own.cache import trial
 from msvae.data.own.layout import find_layout
 from msvae.data.own.settings import read_settings, write_settings
-from msvae.data.own.survey import Tell, propose, summary, survey
+from msvae.data.own.survey import Survey, Tell, propose, summary, survey
 
-MANY_ROWS_BUT_RARE = 0.05
+RARE_SHARE = 0.05
 
 
 def check_own(
@@ -40,10 +41,11 @@ def check_own(
     subsets = Counter("+".join(name for name in layout.origins if name in have) for have in tried.have.values())
     answer["subsets"] = dict(subsets.most_common())
     answer["problems"] = [str(problem) for problem in problems]
-    answer["splits"] = dict(Counter(tried.split_of.values()))
+    counted = Counter(tried.split_of.values())
+    answer["splits"] = {split: counted[split] for split in SPLITS if counted[split]}
     answer["split_rule"] = tried.rule
     answer["classes"] = list(tried.class_names)
-    answer["notes"] = [*tried.notes, *_rare(tried.have, list(layout.origins))]
+    answer["notes"] = [*tried.notes, *_rare(tried.have, list(layout.origins)), *_unlike(found)]
     answer["skip_unreadable"] = settings.skip_unreadable
     answer["settings"] = str(settings_file)
     answer["settings_written"] = written
@@ -55,9 +57,18 @@ def _rare(have: dict[str, frozenset[str]], names: list[str]) -> list[str]:
     notes = []
     for name in names:
         share = sum(name in sources for sources in have.values()) / max(1, len(have))
-        if share < MANY_ROWS_BUT_RARE:
+        if share < RARE_SHARE:
             notes.append(f"{share:.1%} of the rows have {name}; --set training.balance=0.5 draws them more often.")
     return notes
+
+
+def _unlike(found: Survey) -> list[str]:
+    """Sources whose volumes lie differently in space, so that answers cannot say where they lie."""
+    return [
+        f"The volumes of {name} have {len(seen.affines)} different affines; its answers get the identity."
+        for name, seen in found.sources.items()
+        if len(seen.affines) > 1
+    ]
 
 
 def words(answer: dict[str, Any]) -> str:

@@ -99,6 +99,7 @@ def find_layout(path: Path, settings: OwnSettings | None, allow_outside: bool = 
         layout = _shards(path.parent, [path], given)
     elif array_format(path.name) is not None and (path.is_file() or path.suffix.lower() == ".zarr"):
         layout = _folder(path.parent, given or _array_origins(path.parent, [path]), allow_outside)
+        layout.ignored.clear()  # what else lies beside the file
     elif not path.is_dir():
         raise DataError(f"{path}: expected a folder, a file of arrays, a .tar shard or a .csv manifest.")
     elif (path / MANIFEST_FILE).is_file():

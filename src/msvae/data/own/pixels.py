@@ -79,7 +79,8 @@ def _within_range(image: np.ndarray, source: Source, form: FileForm) -> np.ndarr
     lowest, highest = float(image.min()), float(image.max())
     if source.categories is not None:
         if lowest < 0 or highest >= source.categories or (image.dtype.kind == "f" and bool((image % 1).any())):
-            raise UnreadableError(f"it holds classes {lowest:g} to {highest:g}; expected 0 to {source.categories - 1}")
+            odd = lowest if lowest < 0 else highest
+            raise UnreadableError(f"it holds class {odd:g}; expected 0 to {source.categories - 1}")
     elif lowest < form.low or highest > form.high:
         if not form.clip:
             raise UnreadableError(
