@@ -56,25 +56,24 @@ def test_weighted_product_is_the_normalised_product_of_densities(prior_precision
     for index, weight in enumerate(weights):
         log_product = log_product + weight * on_grid(means[index, 0, 0], log_variances[index, 0, 0])
     density = log_product.exp() / (log_product.exp().sum() * STEP)
-    mean, log_variance = gaussian.weighted_product(
-        means, log_variances, torch.tensor(weights, dtype=torch.float64)[:, None], prior_precision
-    )
+    pool = gaussian.pool_rows(torch.tensor(weights, dtype=torch.float64)[:, None])
+    mean, log_variance = gaussian.product(pool, means, log_variances, prior_precision)
     torch.testing.assert_close(on_grid(mean[0, 0], log_variance[0, 0]).exp(), density, atol=1e-9, rtol=1e-6)
 
 
 def test_subset_products_are_the_weighted_products_of_each_subset() -> None:
     means, log_variances = parameters(5, 4, 6, 3)
     membership = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 1], [0, 0.25, 0.75, 0]], dtype=torch.float64)
-    both = gaussian.subset_products(means, log_variances, membership, 1.0)
+    both = gaussian.product(gaussian.pool_subsets(membership), means, log_variances, 1.0)
     for index, weights in enumerate(membership):
-        alone = gaussian.weighted_product(means, log_variances, weights[:, None].expand(4, 6), 1.0)
+        alone = gaussian.product(gaussian.pool_rows(weights[:, None].expand(4, 6)), means, log_variances, 1.0)
         torch.testing.assert_close(both[0][index], alone[0])
         torch.testing.assert_close(both[1][index], alone[1])
 
 
 def test_a_product_of_nothing_is_the_standard_normal() -> None:
     means, log_variances = parameters(1, 2, 3, 4)
-    mean, log_variance = gaussian.weighted_product(means, log_variances, torch.zeros(2, 3).double(), 0.0)
+    mean, log_variance = gaussian.product(gaussian.pool_rows(torch.zeros(2, 3).double()), means, log_variances, 0.0)
     assert torch.equal(mean, torch.zeros_like(mean))
     assert torch.equal(log_variance, torch.zeros_like(log_variance))
 
@@ -82,7 +81,7 @@ def test_a_product_of_nothing_is_the_standard_normal() -> None:
 def test_the_barycenter_minimises_the_weighted_wasserstein_distances() -> None:
     means, log_variances = parameters(11, 3, 1, 2)
     weights = torch.tensor([[0.5], [0.2], [0.3]], dtype=torch.float64)
-    mean, log_variance = gaussian.barycenter(means, log_variances, weights)
+    mean, log_variance = gaussian.barycenter(gaussian.pool_rows(weights), means, log_variances)
 
     def cost(at_mean: torch.Tensor, at_log_variance: torch.Tensor) -> float:
         distances = gaussian.wasserstein2(

@@ -11,10 +11,12 @@ from msvae.data import DataSet, complete_rows
 from msvae.evaluation import evaluate_model
 from msvae.evaluation.verifier import train_classifier
 from msvae.metrics import (
+    Moments,
     Verdict,
     class_entropy,
     conditional_coherence,
     frechet_distance,
+    joined_quality,
     joint_coherence,
     linear_probe,
     pixel_quality,
@@ -45,6 +47,48 @@ def test_frechet_distance_agrees_with_the_general_matrix_root() -> None:
     gap = one.mean(0) - two.mean(0)
     expected = gap @ gap + np.trace(first + second - 2 * np.real(sqrtm(first @ second)))
     assert frechet_distance(torch.from_numpy(one), torch.from_numpy(two)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_moments_gathered_in_parts_are_those_of_the_whole() -> None:
+    features = 1e4 + torch.randn(301, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gathered = Moments()
+    for part in features.split(37):
+        gathered.add(part)
+    assert gathered.count == 301
+    torch.testing.assert_close(gathered.mean, features.mean(dim=0))
+    torch.testing.assert_close(gathered.covariance, torch.cov(features.T), rtol=1e-9, atol=1e-9)
+
+
+def test_quality_of_parts_joins_to_that_of_all_rows() -> None:
+    source = Source("x", (3, 16, 16))
+    truth = torch.rand(7, 3, 16, 16)
+    noisy = (truth + 0.1 * torch.randn_like(truth)).clamp(0, 1)
+    whole = pixel_quality(noisy, truth, source)
+    parts = [(pixel_quality(noisy[rows], truth[rows], source), len(truth[rows])) for rows in (slice(0, 5), slice(5, 7))]
+    joined = joined_quality(parts)
+    assert joined.psnr == pytest.approx(whole.psnr, rel=1e-5)
+    assert joined.ssim == pytest.approx(whole.ssim, rel=1e-5)
+    assert joined_quality([]).psnr is None
+
+
+def test_evaluation_in_parts_is_that_of_all_rows_at_once(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many rows are asked of a model at a time changes neither means nor ceilings."""
+    from msvae.evaluation import Extent, extent, make_yardstick
+
+    data = digits.only(["blue", "green"])
+    model = tiny_model("moe", data.sources)
+    small = Extent(rows=90, generated=40)
+    yardstick = make_yardstick(data, small)
+    whole = evaluate_model(model, data, extent=small, yardstick=yardstick)
+    monkeypatch.setattr(extent, "AT_ONCE", 32)
+    split = evaluate_model(model, data, extent=small, yardstick=yardstick)
+    assert whole["test_rows"] == split["test_rows"] == 90
+    for name in ("blue", "green"):
+        assert split["sources"][name]["psnr"] == pytest.approx(whole["sources"][name]["psnr"], rel=1e-5)
+        assert split["sources"][name]["self_ssim"] == pytest.approx(whole["sources"][name]["self_ssim"], rel=1e-5)
+    assert split["conversion"]["blue->green"]["psnr"] == pytest.approx(whole["conversion"]["blue->green"]["psnr"])
+    assert split["generation"] == pytest.approx(whole["generation"])
+    assert split["ceilings"]["frechet_reconstruction"] == pytest.approx(whole["ceilings"]["frechet_reconstruction"])
 
 
 def test_psnr_is_its_formula_and_ssim_is_one_for_equals() -> None:

@@ -285,7 +285,8 @@ def test_one_draw_of_the_code_serves_all_targets() -> None:
 
 
 def test_a_given_source_comes_back_as_its_autoencoder_sees_it() -> None:
-    assert isinstance(model := tiny_model("flow").eval(), SharedFlow)
+    model = tiny_model("flow").eval()
+    assert isinstance(model, SharedFlow)
     batch = random_batch(model)
     latents = model.autoencoders.latents({"grey": batch.values["grey"]})["grey"]
     expected = model.autoencoders.image("grey", latents)
@@ -311,7 +312,7 @@ def test_spatial_codes_and_vectors() -> None:
 def test_settings_of_the_flow_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'model\.guidance'"):
         api.run_config(method="flow", settings={"model.guidanse": 2})
-    with pytest.raises(ConfigError, match="'model.heads'"):
+    with pytest.raises(ConfigError, match=r"'model\.heads'"):
         api.run_config(method="flow", settings={"model.heads": 0})
     with pytest.raises(ConfigError, match="two sources"):
         build_model([Source("a", (3, 8, 8))], FlowConfig())

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msvae.errors import SourceError
-from msvae.subsets import all_subsets, contained, named_subsets, normalised_weights, random_subset, subset_label
+from msvae.subsets import all_subsets, contained, named_subsets, random_subset, subset_label
 
 presences = (
     st.integers(1, 6)
@@ -52,17 +52,6 @@ def test_random_subset_sizes_are_uniform_and_sources_equally_frequent() -> None:
     torch.testing.assert_close(sizes, torch.tensor([0, 0.25, 0.25, 0.25, 0.25]).double(), atol=0.012, rtol=0)
     frequency = subset.double().mean(dim=1)
     torch.testing.assert_close(frequency, torch.full((4,), 0.625).double(), atol=0.012, rtol=0)
-
-
-@given(presences, st.lists(st.floats(0, 10), min_size=6, max_size=6))
-def test_normalised_weights_sum_to_one_where_there_is_weight(present: torch.Tensor, weights: list[float]) -> None:
-    vector = torch.tensor(weights[: len(present)], dtype=torch.float64)
-    spread = normalised_weights(vector, present)
-    total = (vector[:, None] * present).sum(dim=0)
-    sums = spread.sum(dim=0)
-    torch.testing.assert_close(sums[total > 1e-6], torch.ones_like(sums[total > 1e-6]))
-    assert bool((sums[total == 0] == 0).all())
-    assert bool((spread[~present] == 0).all())
 
 
 def test_names() -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msvae.config import RunConfig, merged, parse, seconds
+from msvae.config import ModelConfig, RunConfig, merged, parse, seconds
 from msvae.data import DataSet, Rows, load_data, prepared
 from msvae.errors import ConfigError, DataError
-from msvae.evaluation import evaluate_model
+from msvae.evaluation import Extent, evaluate_model
 from msvae.models import METHODS, Method, with_method
-from msvae.models.presets import FLOW
+from msvae.models.published import FLOW
 from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
@@ -113,6 +113,7 @@ def evaluate(
     seed: int | None = None,
     data: DataSet | None = None,
     networks: Mapping[str, Pair] | None = None,
+    photographs: int = 0,
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Test a run on its test rows and write `metrics.json` into it.
@@ -123,6 +124,8 @@ def evaluate(
         seed: of sampling and probes; the run's own by default. The verifiers have one of their own.
         data: the rows of a run that was trained on a data set of your own.
         networks: your own modules with fresh weights for the baseline, where the run has such.
+        photographs: images in each Fréchet distance in ImageNet features (`FD, EfficientNet-Lite0`), such as 5000;
+            0 leaves these out. They need the extra `msvae[metrics]`.
     """
     opened = run if isinstance(run, Run) else open_run(run, networks=networks)
     state = opened.folder.state()
@@ -136,6 +139,7 @@ def evaluate(
         verifier_rows=_complete_training_rows(opened, data) if opened.config.data.missing else rows.split("train"),
         seed=opened.config.training.seed if seed is None else seed,
         single=single,
+        extent=Extent(photographs=photographs),
         display=display,
     )
     figures["method"] = opened.config.model.method
@@ -177,7 +181,14 @@ def single_baseline(
             "or evaluate with baseline=False."
         )
     shutil.rmtree(folder, ignore_errors=True)  # of another number of steps: the run has been trained on since
-    model = {**run.config.model.model_dump(), **METHODS["single"].settings, "method": "single", "shared_trunk": False}
+    joint = run.config.model
+    if not isinstance(joint, ModelConfig):
+        raise ConfigError("The flow is made of single-source VAEs already; it has no baseline.")
+    model = {
+        **with_method("single", joint.model_dump()),
+        "latent": joint.latent + joint.private,  # as many numbers as a source is drawn from in the joint model
+        "shared_trunk": False,
+    }
     config = parse(
         RunConfig,
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -23,7 +23,7 @@ class DataConfig(Settings):
     """Which rows to train on.
 
     Args:
-        name: a built-in set.
+        name: a built-in set, or the path of your own data (see `docs/data.md`).
         options: what that set can be told (see `msvae data info NAME`).
         sources: only these sources; all when None.
         missing: share of the sources removed at random from training rows; every row keeps one.
@@ -42,28 +42,56 @@ class ModelConfig(Settings):
 
     Args:
         method: the preset the parts came from (see `msvae methods`).
-        latent: length of the code of one source.
-        fusion, prior_expert: how experts become one posterior (see `msvae.fusion`).
+        latent: length of the code that sources share (with the fusion `separate`: of each source's own).
+        private: length of the code that only its own source has, beside the shared one.
+        fusion, prior_expert: how experts become one posterior (see `msvae.fusion`), and whether products count the
+            prior as an expert.
+        dependence: correlation of the experts' errors; read by the fusion `consensus`.
         objective: the training objective (see `msvae.objectives`).
-        subsets: `present`: the code comes from all present sources; `random`: from a random subset of them, while all
-            present ones are scored.
-        beta: weight of the KL term.
+        beta: weight of the KL terms.
+        subsets: of `elbo`: `present`: the code comes from all present sources; `random`: from a random subset of
+            them, while all present ones are scored.
+        extra_subsets: of `subsampled`: random subsets a step, beside all sources and every single one.
+        samples, gradient: of `iwae`: codes K drawn for each source, and the gradient's estimator, `iwae` or `dreg`.
+        decodes: of objectives that decode every source from every source's code: `all`, or one `drawn` at random for
+            each, an unbiased estimate.
+        alpha: of `mvtcae`: weight of the agreement with single sources against the prior.
+        alignment: of `jmvae`: weight of the agreement of single sources with the joint encoder.
+        anneal: of `mmvm`: share of the training during which sources move from the prior to each other.
+        contrast, contrast_temperature: weight of the contrast between the sources' codes (InfoNCE), 0 for none.
+        prior, prior_components: `standard`, `learned_scale` or `mixture` of so many learned Gaussians.
         networks, width, shared_trunk: see `msvae.networks`.
         likelihood_scaling: balance between sources of unequal size: `largest`, `none` or a factor per source.
-        sampler_components: Gaussians fitted to the training codes after training, for generation; 0 uses the prior.
+        sampler: what is fitted to the codes of training rows after training, for generation: `mixture` of Gaussians,
+            `flow` (a normalizing flow; needs the extra `flows`) or `none`.
+        sampler_components: Gaussians of that mixture; 0 uses the prior.
     """
 
     method: str = "mopoe"
     latent: int = Field(default=32, ge=1, le=4096)
+    private: int = Field(default=0, ge=0, le=4096)
     fusion: str = "mopoe"
     prior_expert: bool = True
+    dependence: float = Field(default=0.5, ge=0.0, lt=1.0)
     objective: str = "elbo"
-    subsets: Literal["present", "random"] = "present"
     beta: float = Field(default=1.0, ge=0.0)
+    subsets: Literal["present", "random"] = "present"
+    extra_subsets: int = Field(default=1, ge=0, le=100)
+    samples: int = Field(default=1, ge=1, le=1000)
+    gradient: Literal["iwae", "dreg"] = "iwae"
+    decodes: Literal["all", "drawn"] = "all"
+    alpha: float = Field(default=5 / 6, ge=0.0, le=1.0)
+    alignment: float = Field(default=0.1, ge=0.0)
+    anneal: float = Field(default=0.5, ge=0.0, le=1.0)
+    contrast: float = Field(default=0.0, ge=0.0)
+    contrast_temperature: float = Field(default=0.1, gt=0.0)
+    prior: str = "standard"
+    prior_components: int = Field(default=40, ge=1, le=1000)
     networks: str = "conv"
     width: int = Field(default=32, ge=1, le=1024)
     shared_trunk: bool = False
     likelihood_scaling: str | dict[str, float] = "largest"
+    sampler: str = "mixture"
     sampler_components: int = Field(default=20, ge=0, le=1000)
 
 
@@ -146,6 +174,33 @@ AnyModelConfig = Annotated[
 FAMILIES: dict[str, type[Settings]] = {"joint-vae": ModelConfig, "shared-flow": FlowConfig}
 
 
+class AugmentConfig(Settings):
+    """Random changes of training rows; all off by default. See `msvae.data.augment`.
+
+    The geometric ones are drawn once a row and done to all its sources; the photometric ones once a row and source.
+
+    Args:
+        flip_horizontal, flip_vertical: probability of a mirrored row.
+        shift: largest shift, as a share of the side.
+        rotate: largest angle, in degrees.
+        scale: largest change of size: factors from 1 / (1 + scale) to 1 + scale.
+        crop: largest share of the side that is cut away; the rest is enlarged to the full size.
+        brightness: largest number added, as a share of the value range.
+        contrast: factors from 1 - contrast to 1 + contrast, about the image's mean.
+        noise: standard deviation of Gaussian noise, as a share of the value range.
+    """
+
+    flip_horizontal: float = Field(default=0.0, ge=0, le=1)
+    flip_vertical: float = Field(default=0.0, ge=0, le=1)
+    shift: float = Field(default=0.0, ge=0, le=0.5)
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, le=1)
+    crop: float = Field(default=0.0, ge=0, le=0.9)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    noise: float = Field(default=0.0, ge=0, le=1)
+
+
 class TrainingConfig(Settings):
     """How to train. One of `budget`, `steps` and `epochs` sets the length; without any, 30 epochs.
 
@@ -161,6 +216,9 @@ class TrainingConfig(Settings):
         device: `auto` (the best there is), `cpu`, `cuda` or `mps`.
         gradient_clip: largest gradient norm, or None.
         checkpoint_seconds: time between checkpoints; one more at the end and one on Ctrl-C.
+        balance: how much more often rows with rare sources are drawn: with weights max over their sources of
+            (1 / share of the rows that have the source)^balance. 0 draws every row once an epoch.
+        augment: random changes of training rows.
     """
 
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -177,6 +235,8 @@ class TrainingConfig(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     gradient_clip: float | None = Field(default=None, gt=0)
     checkpoint_seconds: float = Field(default=60.0, ge=0)
+    balance: float = Field(default=0.0, ge=0, le=1)
+    augment: AugmentConfig = AugmentConfig()
 
 
 class RunConfig(Settings):
@@ -209,7 +269,10 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         owner: Any = kind
         for part in path[:-1]:
-            owner = family if part == "model" else owner.model_fields[part].annotation
+            if part == "model" and family is not None:
+                owner = family
+            else:
+                owner = owner.model_fields[part].annotation if hasattr(owner, "model_fields") else get_args(owner)[-1]
         return unknown("setting", ".".join(path), [".".join([*path[:-1], key]) for key in owner.model_fields])
     return f"Setting {'.'.join(path)!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}."
 

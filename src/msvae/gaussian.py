@@ -4,12 +4,19 @@ The last axis is always the latent one. Experts of M sources stand on a leading 
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 LOG_TWO_PI = math.log(2.0 * math.pi)
+LARGEST_LOG_VARIANCE = 12.0  # approached, never reached: a hard limit would have no gradient to come back by
+
+
+def bounded_log_variance(raw: Tensor) -> Tensor:
+    """What a network says of a log-variance, softly kept within +-12."""
+    return LARGEST_LOG_VARIANCE * torch.tanh(raw / LARGEST_LOG_VARIANCE)
 
 
 def log_density(
@@ -30,24 +37,43 @@ def kl_to_standard(
 
 
 def kl_divergence(
-    mean: Float[Tensor, "*batch latent"],
-    log_variance: Float[Tensor, "*batch latent"],
-    other_mean: Float[Tensor, "*batch latent"],
-    other_log_variance: Float[Tensor, "*batch latent"],
-) -> Float[Tensor, "*batch"]:
+    mean: Float[Tensor, "*#batch latent"],
+    log_variance: Float[Tensor, "*#batch latent"],
+    other_mean: Float[Tensor, "*#batch latent"],
+    other_log_variance: Float[Tensor, "*#batch latent"],
+) -> Float[Tensor, "*#batch"]:
     """KL( N(mean, ..) || N(other_mean, ..) ) in nats, both diagonal."""
     ratio = torch.exp(log_variance - other_log_variance)
     squared = (mean - other_mean).square() * torch.exp(-other_log_variance)
     return 0.5 * (ratio + squared - 1.0 - log_variance + other_log_variance).sum(dim=-1)
 
 
-def weighted_product(
-    means: Float[Tensor, "sources rows latent"],
-    log_variances: Float[Tensor, "sources rows latent"],
-    weights: Float[Tensor, "sources rows"],
-    prior_precision: float,
-) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"]]:
-    """Generalised product of experts, row by row: N ~ p^prior_precision * prod_m q_m^a_m.
+Pool = Callable[[Tensor, float], Tensor]
+
+
+def pool_rows(weights: Float[Tensor, "sources rows"]) -> Pool:
+    """Sums over sources with a weight per source and row: (sources, rows, latent) -> (rows, latent).
+
+    The pool of a rule below is called as `pool(values, power)` and gives sum_m a_m^power values_m.
+    """
+    return lambda values, power: ((weights if power == 1.0 else weights.pow(power))[..., None] * values).sum(dim=0)
+
+
+def pool_subsets(membership: Float[Tensor, "subsets sources"]) -> Pool:
+    """Sums over every subset at once, by one matrix product instead of a loop over 2^M subsets.
+
+    (sources, rows, latent) -> (subsets, rows, latent); `membership` holds 0 where a source is not a member.
+    """
+
+    def pool(values: Tensor, power: float) -> Tensor:
+        with torch.autocast(values.device.type, enabled=False):  # a posterior in bf16 would be off by its own deviation
+            return torch.tensordot(membership.pow(power), values, dims=1)
+
+    return pool
+
+
+def product(pool: Pool, means: Tensor, log_variances: Tensor, prior_precision: float) -> tuple[Tensor, Tensor]:
+    """Generalised product of experts: N ~ p^prior_precision * prod_m q_m^a_m.
 
         T = prior_precision + sum_m a_m T_m,  T_m = exp(-log_variance_m)
         mean = (sum_m a_m T_m mean_m) / T;  variance = 1 / T
@@ -57,28 +83,43 @@ def weighted_product(
     are 0 and there is no prior expert the product is undefined and the standard normal stands in for it.
 
     Args:
+        pool: sums over sources, by row or by subset.
+        means, log_variances: (sources, rows, latent).
         prior_precision: 1 with the standard-normal prior expert, 0 without it.
     """
-    precision = weights[..., None] * torch.exp(-log_variances)
-    return _from_precision(precision.sum(dim=0), (precision * means).sum(dim=0), prior_precision)
+    precision = torch.exp(-log_variances)
+    return _from_precision(pool(precision, 1.0), pool(precision * means, 1.0), prior_precision)
 
 
-def subset_products(
-    means: Float[Tensor, "sources rows latent"],
-    log_variances: Float[Tensor, "sources rows latent"],
-    membership: Float[Tensor, "subsets sources"],
+def consensus(
+    pool: Pool,
+    means: Tensor,
+    log_variances: Tensor,
+    count: Tensor,
+    dependence: float,
     prior_precision: float,
-) -> tuple[Float[Tensor, "subsets rows latent"], Float[Tensor, "subsets rows latent"]]:
-    """The generalised product of every subset at once: two matrix products instead of a loop over 2^M subsets.
+) -> tuple[Tensor, Tensor]:
+    """Consensus of dependent experts: the errors of any two experts have correlation rho, per latent dimension.
+
+        C_ij = rho s_i s_j (i != j),  C_ii = s_i^2;  mean = 1' C^-1 mu / A;  variance = 1 / A;  A = 1' C^-1 1
+
+    With u_m = 1 / s_m and n experts the inverse is closed:
+    1' C^-1 v = (sum u_m^2 v_m - c (sum u_m)(sum u_m v_m)) / (1 - rho),  c = rho / (1 + (n - 1) rho).
+    rho = 0 is the product of experts. Source: CoDE-VAE (ICML 2025).
 
     Args:
-        membership: the weight of each source in each subset, 0 where it is not a member.
+        count: n, broadcastable to (rows or subsets x rows, 1); for unequal weights their effective number.
+        dependence: rho, in [0, 1).
+        prior_precision: as in `product`; the prior expert is independent of the others.
     """
-    precision = torch.exp(-log_variances)
-    with torch.autocast(means.device.type, enabled=False):  # a posterior in bf16 would be off by its own deviation
-        total = torch.tensordot(membership, precision, dims=1)
-        weighted_mean = torch.tensordot(membership, precision * means, dims=1)
-    return _from_precision(total, weighted_mean, prior_precision)
+    inverse_deviation = torch.exp(-0.5 * log_variances)
+    shrink = dependence / (1.0 + (count - 1.0).clamp_min(0.0) * dependence)
+    total = pool(inverse_deviation, 0.5)
+    precision = pool(inverse_deviation.square(), 1.0) - shrink * total.square()
+    weighted_mean = pool(inverse_deviation.square() * means, 1.0) - shrink * total * pool(
+        inverse_deviation * means, 0.5
+    )
+    return _from_precision(precision / (1 - dependence), weighted_mean / (1 - dependence), prior_precision)
 
 
 def _from_precision(total: Tensor, weighted_mean: Tensor, prior_precision: float) -> tuple[Tensor, Tensor]:
@@ -88,22 +129,16 @@ def _from_precision(total: Tensor, weighted_mean: Tensor, prior_precision: float
     return weighted_mean / total, -torch.log(total)
 
 
-def barycenter(
-    means: Float[Tensor, "sources rows latent"],
-    log_variances: Float[Tensor, "sources rows latent"],
-    weights: Float[Tensor, "sources rows"],
-) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"]]:
+def barycenter(pool: Pool, means: Tensor, log_variances: Tensor) -> tuple[Tensor, Tensor]:
     """Wasserstein-2 barycenter of diagonal Gaussians: means average, and so do standard deviations (not variances).
 
         mean = sum_m a_m mean_m;  deviation = sum_m a_m deviation_m,  sum_m a_m = 1
 
-    A row whose weights are all 0 gives the standard normal. Source: arXiv 2412.20487.
+    Where all weights are 0 it is the standard normal. Source: arXiv 2412.20487.
     """
-    mean = (weights[..., None] * means).sum(dim=0)
-    deviation = (weights[..., None] * torch.exp(0.5 * log_variances)).sum(dim=0)
-    undefined = (weights.sum(dim=0) == 0)[:, None]
-    deviation = torch.where(undefined, torch.ones_like(deviation), deviation)
-    return mean, 2.0 * torch.log(deviation)
+    deviation = pool(torch.exp(0.5 * log_variances), 1.0)
+    undefined = deviation == 0
+    return pool(means, 1.0), 2.0 * torch.log(torch.where(undefined, torch.ones_like(deviation), deviation))
 
 
 def wasserstein2(
@@ -118,10 +153,32 @@ def wasserstein2(
 
 
 def mixture_log_density(
-    value: Float[Tensor, "rows latent"],
+    value: Float[Tensor, "*copies rows latent"],
     means: Float[Tensor, "components rows latent"],
     log_variances: Float[Tensor, "components rows latent"],
     log_weights: Float[Tensor, "components rows"],
-) -> Float[Tensor, " rows"]:
+) -> Float[Tensor, "*copies rows"]:
     """log sum_k w_k N(value; mean_k, ..) per row, by logsumexp; components of log-weight -inf do not count."""
-    return torch.logsumexp(log_weights + log_density(value[None], means, log_variances), dim=0)
+    if len(means) == 1:
+        return log_density(value, means[0], log_variances[0]) + log_weights[0]
+    densities = log_density(value.unsqueeze(-3), means, log_variances)
+    return torch.logsumexp(log_weights + densities, dim=-2)
+
+
+def hellinger_affinity(
+    mean: Float[Tensor, "*batch latent"],
+    log_variance: Float[Tensor, "*batch latent"],
+    other_mean: Float[Tensor, "*batch latent"],
+    other_log_variance: Float[Tensor, "*batch latent"],
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch latent"], Float[Tensor, "*batch latent"]]:
+    """sqrt(q_i q_j) of two diagonal Gaussians = S_ij N(mean_ij, variance_ij), exactly: log S_ij, mean_ij, log-variance.
+
+    variance_ij = 2 s_i^2 s_j^2 / (s_i^2 + s_j^2);  mean_ij = (mu_i s_j^2 + mu_j s_i^2) / (s_i^2 + s_j^2)
+    S_ij = prod_d sqrt(2 s_i s_j / (s_i^2 + s_j^2)) exp(-(mu_i - mu_j)^2 / (4 (s_i^2 + s_j^2)))
+    """
+    log_total = torch.logaddexp(log_variance, other_log_variance)
+    between = mean * torch.exp(other_log_variance - log_total) + other_mean * torch.exp(log_variance - log_total)
+    gap = (mean - other_mean).square() * torch.exp(-log_total) / 4
+    log_ratio = math.log(2) + 0.5 * (log_variance + other_log_variance) - log_total
+    log_affinity = (0.5 * log_ratio - gap).sum(dim=-1)
+    return log_affinity, between, math.log(2) + log_variance + other_log_variance - log_total

@@ -12,6 +12,82 @@ from torch import Tensor
 
 from msvae.errors import SourceError, unknown
 
+FITS = ("exact", "resize", "crop", "pad", "cover", "contain")
+COLOURS = ("as_is", "grey", "rgb", "rgba")
+FILE_DTYPES = ("uint8", "uint16", "int16", "int32", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """What the files of a source hold and how they are read, so that answers are written as the data were read.
+
+    Args:
+        format: `png`, `tiff`, `nifti` or `npy`: what answers are written as. Formats that lose values (JPEG, WebP)
+            and drawings (SVG) answer as PNG.
+        dtype: of the numbers in a file.
+        low, high: the numbers in a file that stand for the two ends of the source's value range.
+        fit: what happens to an image of another size: `exact` refuses it; `resize` scales it, whatever its
+            proportions; `crop` cuts out the middle; `pad` puts it in the middle; `cover` scales it to cover the size
+            and cuts; `contain` scales it to lie within the size and pads.
+        fill: the number that padding has; `low` when None.
+        colour: `as_is`, or turned into `grey`, `rgb` (transparent parts become white) or `rgba`.
+        channels: only these channels or bands of a file, counted from 0, in this order.
+        clip: whether numbers outside low..high are moved to the nearer end; else they are refused.
+        nan: what stands for NaN in a file; without it NaN is refused.
+        pages: whether every page of a TIFF is an image (`rows`), or all are the channels of one (`channels`).
+        axis: of a volume, along which it is cut into images.
+        affine: of a volume's cut images: 16 numbers, voxel to millimetre, as NIfTI has it.
+
+    Raises:
+        SourceError: if a field is out of its range.
+    """
+
+    format: str = "png"
+    dtype: str = "uint8"
+    low: float = 0.0
+    high: float = 255.0
+    fit: str = "exact"
+    fill: float | None = None
+    colour: str = "as_is"
+    channels: tuple[int, ...] | None = None
+    clip: bool = False
+    nan: float | None = None
+    pages: str = "rows"
+    axis: int = 2
+    affine: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for kind, value, known in (
+            ("file format", self.format, ("png", "tiff", "nifti", "npy")),
+            ("number type of files", self.dtype, FILE_DTYPES),
+            ("fit", self.fit, FITS),
+            ("colour", self.colour, COLOURS),
+            ("pages", self.pages, ("rows", "channels")),
+        ):
+            if value not in known:
+                raise SourceError(unknown(kind, value, known))
+        if not (self.low < self.high and math.isfinite(self.low) and math.isfinite(self.high)):
+            raise SourceError(f"Numbers in files: expected finite low < high, got {self.low} and {self.high}.")
+        if self.channels is not None:
+            object.__setattr__(self, "channels", tuple(int(channel) for channel in self.channels))
+            if not self.channels or min(self.channels) < 0:
+                raise SourceError(f"Channels of files: expected numbers from 0 on, got {self.channels}.")
+        if self.axis not in (0, 1, 2):
+            raise SourceError(f"Axis of a volume: expected 0, 1 or 2, got {self.axis}.")
+        if self.affine is not None:
+            object.__setattr__(self, "affine", tuple(float(number) for number in self.affine))
+            if len(self.affine) != 16:
+                raise SourceError(f"Affine of a volume: expected 16 numbers, got {len(self.affine)}.")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "FileForm":
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in fields:
+            if key not in known:
+                raise SourceError(unknown("field of a file form", key, known))
+        pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**pairs)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -24,6 +100,7 @@ class Source:
         scale: noise scale of `normal` and `laplace`, as a share of the value range.
         value_range: smallest and largest value of the user's data; models see it mapped to [0, 1].
         categories: number of classes of a categorical source, whose values are 0..categories-1.
+        files: what its files hold; None: 8-bit images whose 255 steps divide the value range.
 
     Raises:
         SourceError: if a field is out of its range.
@@ -35,6 +112,7 @@ class Source:
     scale: float = 0.1
     value_range: tuple[float, float] = (0.0, 1.0)
     categories: int | None = None
+    files: FileForm | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -99,6 +177,8 @@ class Source:
             if key not in known:
                 raise SourceError(f"Source {fields.get('name', '?')!r}: {unknown('field', key, known)}")
         pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        if isinstance(pairs.get("files"), Mapping):
+            pairs["files"] = FileForm.from_dict(pairs["files"])
         return cls(**pairs)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from msvae.errors import SourceError
@@ -59,11 +59,3 @@ def named_subsets(names: Sequence[str], size: int | None = None) -> list[tuple[s
 def subset_label(names: Sequence[str]) -> str:
     """How tables and files call a subset: `blue+green`."""
     return "+".join(names)
-
-
-def normalised_weights(
-    weights: Float[Tensor, " sources"], present: Bool[Tensor, "sources rows"]
-) -> Float[Tensor, "sources rows"]:
-    """User weights over the present sources of each row, summing to 1; a row without weight is all zero."""
-    spread = weights[:, None] * present
-    return spread / spread.sum(dim=0, keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from msvae.cli.options import Json, Settings, parse_settings
+from msvae.cli.options import Json, Seed, Settings, parse_settings
 from msvae.cli.output import say
 
 data = typer.Typer(no_args_is_help=True, help="Data sets: list, get, describe, look at.")
@@ -67,6 +67,37 @@ def get(
 
 
 @data.command()
+def verifier(
+    name: Annotated[str, typer.Argument(help="A built set with labels.")],
+    set_: Settings = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of training for each source.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the classifiers that judge coherence, once and thoroughly; every evaluation on the set then uses them.
+
+    They are trained on training rows alone and kept with the set.
+
+    Example:
+
+        msvae data verifier polymnist
+    """
+    from dataclasses import replace
+
+    from msvae.cli.output import progress
+    from msvae.data import known_set
+    from msvae.evaluation.assets import make_verifiers
+    from msvae.evaluation.verifier import THOROUGH
+
+    effort = replace(THOROUGH, steps=steps or THOROUGH.steps)
+    made = make_verifiers(known_set(name), parse_settings(set_), effort=effort, seed=seed, display=progress())
+    lines = [f"verifiers: {made.folder}", "share of images whose class they see:"]
+    for source, shares in made.accuracy.items():
+        lines.append(f"    {source}: " + ", ".join(f"{share:.4f} {split}" for split, share in shares.items()))
+    say("\n".join(lines), {"folder": str(made.folder), "accuracy": made.accuracy}, as_json)
+
+
+@data.command()
 def info(
     name: Annotated[str, typer.Argument(help="A known set.")],
     set_: Settings = None,
@@ -107,12 +138,14 @@ def preview(
     set_: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """A picture of the first rows of a set.
+    """A picture of some rows of a set, evenly spread over a split.
 
     Example:
 
         msvae data preview colours -o grid.png
     """
+    import torch
+
     from msvae.config import DataConfig
     from msvae.data import load_data
     from msvae.errors import ConfigError, DataError
@@ -121,7 +154,8 @@ def preview(
     if n < 1:
         raise ConfigError(f"--n: expected 1 or more, got {n}.")
     loaded = load_data(DataConfig(name=name, options=parse_settings(set_)))
-    batch = loaded.split(split).batch(slice(0, n))
+    rows = loaded.split(split)
+    batch = rows.batch(torch.linspace(0, len(rows) - 1, min(n, len(rows))).long())
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(batch.values, {source.name: source for source in loaded.sources}).save(out)
@@ -136,7 +170,7 @@ def methods(as_json: Json = False) -> None:
 
     from rich.console import Console
 
-    from msvae.models.presets import METHODS
+    from msvae.models.published import METHODS
     from msvae.reporting.tables import methods_table
 
     if as_json:

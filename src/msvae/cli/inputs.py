@@ -36,7 +36,8 @@ def asked(run: Path, given: list[str], rows: str) -> "tuple[Run, SourceBatch, li
     test = opened.data().split("test")
     chosen = parse_rows(rows, len(test))
     batch = test.batch(slice(chosen.start, chosen.stop)).select(paths)
-    return opened, batch, [f"{row:05d}" for row in chosen]
+    known = test.columns.get("row")
+    return opened, batch, [f"{row:05d}" if known is None else str(known[row]) for row in chosen]
 
 
 def answered_sources(run: "Run", images: object) -> "list[Source]":

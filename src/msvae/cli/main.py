@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from msvae import __version__
-from msvae.cli import asking, catalogue, working
+from msvae.cli import asking, benching, catalogue, own, working
 from msvae.errors import MsvaeError
 
 
@@ -51,8 +51,10 @@ def settings(
 
 
 working.register(app)
+benching.register(app)
 asking.register(app)
 catalogue.register(app)
+own.register(catalogue.data)
 
 
 def main() -> None:

@@ -10,7 +10,9 @@ from msvae.cli.output import console, progress, say
 
 
 def train(
-    data: Annotated[str | None, typer.Argument(help="A built-in data set (see `msvae data list`) [colours].")] = None,
+    data: Annotated[
+        str | None, typer.Argument(help="A set (see `msvae data list`), or a path of your own [colours].")
+    ] = None,
     method: Annotated[str | None, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run [runs/DATA-METHOD].")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Training time: 90s, 10m, 1.5h.")] = None,
@@ -34,6 +36,8 @@ def train(
         msvae train colours --budget 90s -o runs/first
 
         msvae train colours --method poe --missing 0.5 --set model.latent=64 --epochs 20
+
+        msvae train my-images/ --method poe --budget 2m
 
         msvae train --resume runs/first
     """
@@ -64,7 +68,7 @@ def train(
             {key: value for key, value in dotted.items() if value is not None},
             read_yaml(config) if config is not None else None,
         )
-        folder = out or Path("runs") / f"{settings.data.name}-{settings.model.method}"
+        folder = out or Path("runs") / f"{Path(settings.data.name).resolve().stem}-{settings.model.method}"
         run = train_run(settings, folder, display=progress(as_json))
     state = run.folder.state()
     say(
@@ -83,6 +87,12 @@ def evaluate(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of samples [the run's].")
     ] = None,
+    photographs: Annotated[
+        int,
+        typer.Option(
+            "--photographs", min=0, help="Images in each Fréchet distance in ImageNet features; 0: none of these."
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Test every source, every conversion, generation and the code on test rows; writes RUN/metrics.json.
@@ -90,13 +100,15 @@ def evaluate(
     Example:
 
         msvae evaluate runs/first
+
+        msvae evaluate runs/first --photographs 1000
     """
     import json
 
     from msvae import api
     from msvae.reporting.tables import print_figures
 
-    figures = api.evaluate(run, baseline=baseline, seed=seed, display=progress(as_json))
+    figures = api.evaluate(run, baseline=baseline, seed=seed, photographs=photographs, display=progress(as_json))
     if as_json:
         print(json.dumps(figures))
     else:

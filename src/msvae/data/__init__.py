@@ -2,17 +2,23 @@
 
 from msvae.config import DataConfig
 from msvae.data.base import SPLITS, DataSet, Rows, check_data, complete_rows
+from msvae.data.own import Tell, is_path, own_data
 from msvae.data.sets import SETS, KnownSet, get_set
 from msvae.errors import DataError, unknown
 
 
-def load_data(config: DataConfig) -> DataSet:
+def load_data(config: DataConfig, tell: Tell | None = None) -> DataSet:
     """The set that the settings name, with only the wanted sources and the wanted share of images removed.
 
+    Args:
+        tell: called with a title, how much is done and how much there is, while files are decoded.
+
     Raises:
-        DataError: for an unknown set, or one that has to be built first.
+        DataError: for an unknown set, one that has to be built first, or files that cannot be used.
         ConfigError: for an option the set does not know, or a value out of its range.
     """
+    if config.name not in SETS and is_path(config.name):
+        return prepared(own_data(config.name, config.options, tell), config)
     return prepared(known_set(config.name).open(config.options), config)
 
 
@@ -42,6 +48,7 @@ __all__ = [
     "check_data",
     "complete_rows",
     "get_set",
+    "is_path",
     "known_set",
     "load_data",
     "prepared",

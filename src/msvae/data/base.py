@@ -12,6 +12,7 @@ from msvae.errors import DataError, unknown
 from msvae.source import Source, SourceBatch, source_named
 
 SPLITS = ("train", "validation", "test")
+CHECKED_AT_ONCE = 256
 STEPS = {torch.uint8: 255.0, torch.uint16: 65535.0}
 
 
@@ -21,11 +22,12 @@ class Rows:
 
     Args:
         sources: in the order of all tables.
-        values: `{source: (rows, *shape)}`, in memory or memory-mapped; uint8 and uint16 stand for the value range
-            divided in 255 or 65,535 steps (class numbers for themselves), floats for themselves.
+        values: `{source: (stored rows, *shape)}`, in memory or memory-mapped; uint8 and uint16 stand for the value
+            range divided in 255 or 65,535 steps (class numbers for themselves), floats for themselves.
         present: `{source: (rows,) bool}`.
         labels: (rows,) class numbers, or None.
         columns: whatever else is known of each row, by name: captions, boxes, masks, file names; (rows, ...).
+        chosen: (rows,) which of the stored rows these are, so that a choice copies no image; None for all.
     """
 
     sources: tuple[Source, ...]
@@ -33,19 +35,15 @@ class Rows:
     present: dict[str, Tensor]
     labels: Tensor | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    chosen: Tensor | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.present.values())))
 
     def batch(self, index: Tensor | slice) -> SourceBatch:
         """The rows of that index as floats in each source's value range; one indexing operation a source."""
-        values = {}
-        for source in self.sources:
-            chosen = self.values[source.name][index]
-            steps = STEPS.get(chosen.dtype)
-            if steps is not None and source.categories is None:
-                chosen = source.denormalise(chosen.float() / steps)
-            values[source.name] = chosen.float()
+        where = index if self.chosen is None else self.chosen[index]
+        values = {source.name: in_range(self.values[source.name][where], source) for source in self.sources}
         return SourceBatch(values, {name: present[index] for name, present in self.present.items()})
 
     def all(self) -> SourceBatch:
@@ -55,14 +53,17 @@ class Rows:
     def only(self, names: Sequence[str]) -> "Rows":
         """The rows that have one of the named sources, with those sources alone."""
         wanted = torch.stack([self.present[name] for name in names]).any(dim=0)
-        # a slice copies nothing: memory-mapped images stay on disk
-        keep = slice(None) if bool(wanted.all()) else wanted.nonzero().squeeze(1)
+        keep = wanted.nonzero().squeeze(1)
+        chosen = self.chosen
+        if len(keep) < len(self):
+            chosen = keep if chosen is None else chosen[keep]
         return Rows(
             tuple(source_named(self.sources, name) for name in names),
-            {name: self.values[name][keep] for name in names},
+            {name: self.values[name] for name in names},
             {name: self.present[name][keep] for name in names},
             None if self.labels is None else self.labels[keep],
-            {name: column[keep] for name, column in self.columns.items()},
+            {name: column[keep.numpy()] for name, column in self.columns.items()},
+            chosen,
         )
 
     def with_missing(self, share: float, seed: int) -> "Rows":
@@ -80,6 +81,16 @@ class Rows:
         kept[luckiest, torch.arange(had.shape[1])] = True
         kept &= had
         return replace(self, present={source.name: kept[i] for i, source in enumerate(self.sources)})
+
+
+def in_range(stored: Tensor, source: Source) -> Tensor:
+    """Stored images as floats in the source's value range: whole numbers are steps of it, or class numbers."""
+    steps = STEPS.get(stored.dtype)
+    if steps is None or source.categories is not None:
+        return stored.float()
+    shares = stored.float().div_(steps)
+    low, high = source.value_range
+    return shares if (low, high) == (0.0, 1.0) else shares.mul_(high - low).add_(low)
 
 
 @dataclass(frozen=True)
@@ -163,8 +174,7 @@ def check_data(data: DataSet) -> None:
         if rows.sources != data.sources:
             raise DataError(f"{where}: its sources differ from those of the other splits.")
         lengths = {
-            source.name: (len(rows.values.get(source.name, ())), len(rows.present.get(source.name, ())))
-            for source in rows.sources
+            source.name: (_length(rows, source.name), len(rows.present.get(source.name, ()))) for source in rows.sources
         }
         if len({length for pair in lengths.values() for length in pair}) != 1 or len(rows) == 0:
             raise DataError(f"{where}: sources need equal numbers of images and presence, and a row; got {lengths}.")
@@ -177,12 +187,18 @@ def check_data(data: DataSet) -> None:
             _check_finite(rows, source.name, where)
 
 
+def _length(rows: Rows, name: str) -> int:
+    return len(rows.values.get(name, ()) if rows.chosen is None else rows.chosen)
+
+
 def _check_finite(rows: Rows, name: str, where: str) -> None:
-    values, present = rows.values[name], rows.present[name]
-    if values.is_floating_point():
-        bad = ~torch.isfinite(values).flatten(1).all(dim=1) & present
+    if not rows.values[name].is_floating_point():
+        return
+    for part in torch.arange(len(rows)).split(CHECKED_AT_ONCE):
+        stored = part if rows.chosen is None else rows.chosen[part]
+        bad = ~torch.isfinite(rows.values[name][stored]).flatten(1).all(dim=1) & rows.present[name][part]
         if bool(bad.any()):
             raise DataError(
-                f"{where}: source {name!r} has NaN or infinity in row {int(bad.nonzero()[0])}. "
+                f"{where}: source {name!r} has NaN or infinity in row {int(part[bad.nonzero()[0]])}. "
                 "Mark it absent, or mend it."
             )

@@ -1,4 +1,4 @@
-"""Image files in, image files out: folders of PNG files that fit a source."""
+"""Image files in, image files out: files and folders that fit a source, for questions and their answers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from msvae.data.base import in_range
+from msvae.data.formats import IMAGE_FORMATS, Format, Reading, UnreadableError, image_format, read_header, split_name
+from msvae.data.formats import read_images as read_file
+from msvae.data.own.layout import row_name
+from msvae.data.own.pixels import form_of, stored
+from msvae.data.writing import file_numbers, write_numbers
 from msvae.errors import DataError
 from msvae.source import Source, SourceBatch, source_named
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def image_files(path: Path) -> list[Path]:
@@ -23,51 +25,64 @@ def image_files(path: Path) -> list[Path]:
         DataError: if there is none.
     """
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in path.iterdir() if image_format(file.name) is not None)
         if not files:
-            raise DataError(f"The folder {path} holds no image ({', '.join(SUFFIXES)}).")
+            raise DataError(f"The folder {path} holds no image ({', '.join(known_endings())}).")
         return files
     if not path.exists():
         raise DataError(f"There is no file or folder {path}.")
     return [path]
 
 
+def known_endings() -> list[str]:
+    """Endings of image files."""
+    return [suffix for known in IMAGE_FORMATS for suffix in known.suffixes]
+
+
 def read_images(files: Sequence[Path], source: Source) -> Float[Tensor, "rows *shape"]:
-    """Images of one source from 8-bit files, in the source's value range.
+    """Images of one source from its files, in the source's value range; a volume or a file of pages gives several.
 
     Raises:
-        DataError: naming the source and the file that cannot be read, or whose size or channels do not fit.
+        DataError: naming the source and the file that cannot be read, or does not fit.
     """
-    return torch.stack([_read(file, source) for file in files])
+    _refuse_vectors(source)
+    return torch.cat([_read(file, source) for file in files])
+
+
+def _reading(source: Source) -> Reading:
+    form = form_of(source)
+    return Reading(
+        colour=form.colour,
+        classes=source.categories is not None,
+        axis=form.axis,
+        pages=form.pages,
+        size=(source.shape[1], source.shape[2]),
+    )
+
+
+def _format(file: Path, source: Source) -> Format:
+    known = image_format(file.name)
+    if known is None:
+        raise DataError(f"Source {source.name!r}: {file} is no image file ({', '.join(known_endings())}).")
+    return known
 
 
 def _read(file: Path, source: Source) -> Tensor:
-    _refuse_vectors(source)
     try:
-        with Image.open(file) as image:
-            image.load()
-            bands = image.mode
-            array = np.asarray(image)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"Source {source.name!r}: {file} cannot be read as an image ({error}).") from None
-    if array.dtype != np.uint8 or bands not in MODES.values():
-        raise DataError(
-            f"Source {source.name!r}: {file} has mode {bands}; expected 8-bit {' or '.join(MODES.values())}."
-        )
-    pixels = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
-    if pixels.shape != source.shape:
-        raise DataError(
-            f"Source {source.name!r}: {file} is {pixels.shape[2]}x{pixels.shape[1]} with {pixels.shape[0]} channels; "
-            f"expected {source.shape[2]}x{source.shape[1]} with {source.shape[0]}."
-        )
-    if source.categories is not None:
-        largest = int(pixels.max())
-        if largest >= source.categories:
-            raise DataError(
-                f"Source {source.name!r}: {file} holds class {largest}; expected 0 to {source.categories - 1}."
-            )
-        return torch.from_numpy(pixels.astype(np.float32))
-    return source.denormalise(torch.from_numpy(pixels.astype(np.float32) / 255.0))
+        images = [stored(image, source) for image in read_file(file, _format(file, source), _reading(source))]
+    except UnreadableError as error:
+        raise DataError(f"Source {source.name!r}: {file} cannot be used: {error}.") from None
+    return in_range(torch.from_numpy(np.stack(images)), source)
+
+
+def _row_names(file: Path, source: Source) -> list[str]:
+    """The rows that a file holds: its stem, or the stem and a number for each image."""
+    stem = split_name(file.name)[0]
+    try:
+        count = read_header(file, _format(file, source), _reading(source)).count
+    except UnreadableError as error:
+        raise DataError(f"Source {source.name!r}: {file} cannot be used: {error}.") from None
+    return [stem] if count is None else [f"{stem}_{number:05d}" for number in range(count)]
 
 
 def to_pixels(images: Float[Tensor, "rows channels height width"], source: Source) -> np.ndarray:
@@ -81,27 +96,14 @@ def to_pixels(images: Float[Tensor, "rows channels height width"], source: Sourc
 def write_images(
     folder: Path, images: Float[Tensor, "rows channels height width"], source: Source, names: Sequence[str]
 ) -> list[Path]:
-    """One PNG file per row, `folder/name.png`; files of the same name are replaced.
+    """One file per row in the form of the source's own files, `folder/name.png` by default; files of the same name are
+    replaced.
 
     Raises:
         DataError: if a file cannot be written, or the source has no pictures.
     """
-    written = []
-    pixels = to_pixels(images, source)
-    if source.shape[0] not in MODES:
-        raise DataError(
-            f"Source {source.name!r} has {source.shape[0]} channels; PNG holds {', '.join(map(str, MODES))}."
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in zip(names, pixels, strict=True):
-            path, partial = folder / f"{name}.png", folder / f".{name}.part"
-            Image.fromarray(picture).save(partial, format="PNG")
-            partial.replace(path)
-            written.append(path)
-    except OSError as error:
-        raise DataError(f"Cannot write into {folder}: {error.strerror or error}.") from None
-    return written
+    _refuse_vectors(source)
+    return write_numbers(folder, file_numbers(images, source), source, names)
 
 
 def _refuse_vectors(source: Source) -> None:
@@ -120,21 +122,29 @@ def read_rows(given: Mapping[str, Path], sources: Sequence[Source]) -> tuple[Sou
     """
     if all(path.is_file() for path in given.values()):
         values = {name: read_images([path], source_named(sources, name)) for name, path in given.items()}
-        return SourceBatch.complete(values), [next(iter(given.values())).stem]
-    files: dict[str, dict[str, Path]] = {}
+        counts = {name: len(images) for name, images in values.items()}
+        if len(set(counts.values())) > 1:
+            raise DataError(f"The files hold different numbers of images: {counts}.")
+        name, path = next(iter(given.items()))
+        return SourceBatch.complete(values), _row_names(path, source_named(sources, name))
+    found: dict[str, list[tuple[Path, list[str]]]] = {}
     for name, path in given.items():
         if path.is_file():
             raise DataError(f"Source {name!r}: {path} is a file, others are folders; give files or folders for all.")
-        found = image_files(path)
-        files[name] = {file.stem: file for file in found}
-        if len(files[name]) < len(found):
-            raise DataError(f"Source {name!r}: two files in {path} have the same name but for their endings.")
-    stems = sorted(set().union(*files.values()))
-    values, present = {}, {}
-    for name, by_stem in files.items():
         source = source_named(sources, name)
-        has_it = torch.tensor([stem in by_stem for stem in stems])
-        values[name] = torch.zeros(len(stems), *source.shape)
-        values[name][has_it] = read_images([by_stem[stem] for stem in stems if stem in by_stem], source)
-        present[name] = has_it
-    return SourceBatch(values, present), stems
+        found[name] = [(file, [row_name(row) for row in _row_names(file, source)]) for file in image_files(path)]
+        rows = [row for _, names in found[name] for row in names]
+        if len(set(rows)) < len(rows):
+            raise DataError(f"Source {name!r}: two files in {path} have the same name but for their endings.")
+    every = sorted({row for entries in found.values() for _, names in entries for row in names})
+    position = {row: number for number, row in enumerate(every)}
+    values, present = {}, {}
+    for name, entries in found.items():
+        source = source_named(sources, name)
+        values[name] = torch.zeros(len(every), *source.shape)
+        present[name] = torch.zeros(len(every), dtype=torch.bool)
+        for file, names in entries:
+            at = torch.tensor([position[row] for row in names])
+            values[name][at] = read_images([file], source)
+            present[name][at] = True
+    return SourceBatch(values, present), every

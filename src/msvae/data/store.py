@@ -105,6 +105,22 @@ def new_store(
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def write_row(array: np.ndarray, row: int, image: np.ndarray) -> None:
+    """Write one image into an array of a `SplitWriter` through its file.
+
+    A full disk is an OSError here; an assignment to mapped memory would end the process instead.
+    """
+    if not isinstance(array, np.memmap) or array.filename is None:
+        array[row] = image
+        return
+    content = np.ascontiguousarray(image, dtype=array.dtype)
+    if content.shape != array.shape[1:]:
+        raise DataError(f"{array.filename}: expected an image of shape {array.shape[1:]}, got {content.shape}.")
+    with Path(array.filename).open("r+b") as file:
+        file.seek(array.offset + row * content.nbytes)
+        file.write(content.data)
+
+
 def open_store(folder: Path) -> DataSet:
     """The set in a folder, memory-mapped: opening it reads no image.
 

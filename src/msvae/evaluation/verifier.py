@@ -1,5 +1,7 @@
 """The verifier of coherence: one small classifier per source, trained on training rows alone."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,23 +13,47 @@ from msvae.networks import input_channels, network_input
 from msvae.networks.conv import LARGEST_IMAGE, SMALLEST_IMAGE, ConvEncoder
 from msvae.networks.mlp import MlpEncoder
 from msvae.source import Source, source_named
+from msvae.training.progress import Display, Quiet, tracked
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
 
 FEATURES = 64
 CHUNK = 512
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How large a verifier is, and how long it is trained.
+
+    Args:
+        steps, batch_size: of training.
+        width, refine: see `ConvEncoder`.
+        warped: whether every training image is turned, scaled and shifted on its own; otherwise a batch is shifted.
+    """
+
+    steps: int = 400
+    batch_size: int = 64
+    width: int = 16
+    refine: int = 0
+    warped: bool = False
+
+
+QUICK = Effort()
+THOROUGH = Effort(steps=3000, batch_size=128, width=24, warped=True)
+
+
 class Classifier(nn.Module):
     """Class of an image of one source; `look` answers for any number of images."""
 
-    def __init__(self, source: Source, classes: int) -> None:
+    def __init__(self, source: Source, classes: int, effort: Effort = QUICK) -> None:
         super().__init__()
         self.source = source
         convolves = (
             source.is_image and SMALLEST_IMAGE <= min(source.shape[1:]) <= max(source.shape[1:]) <= LARGEST_IMAGE
         )
-        build = ConvEncoder if convolves else MlpEncoder
-        self.encoder = build(source, input_channels(source), FEATURES, width=16)
+        if convolves:
+            self.encoder = ConvEncoder(source, input_channels(source), FEATURES, effort.width, effort.refine)
+        else:
+            self.encoder = MlpEncoder(source, input_channels(source), FEATURES, width=effort.width)
         self.drop = nn.Dropout(0.3)
         self.head = nn.Linear(FEATURES, classes)
 
@@ -43,8 +69,19 @@ class Classifier(nn.Module):
         return Verdict(torch.cat([logits for logits, _ in parts]).softmax(dim=1), torch.cat([f for _, f in parts]))
 
 
-def train_classifier(rows: Rows, name: str, classes: int, seed: int = 0, steps: int = 400) -> Classifier:
+def train_classifier(
+    rows: Rows,
+    name: str,
+    classes: int,
+    seed: int = 0,
+    steps: int | None = None,
+    effort: Effort = QUICK,
+    display: Display | None = None,
+) -> Classifier:
     """A classifier of one source, trained on the given rows; call it with training rows only.
+
+    Args:
+        steps: other than those of the effort.
 
     Raises:
         DataError: if the rows have no labels, or none of them has the source.
@@ -54,17 +91,21 @@ def train_classifier(rows: Rows, name: str, classes: int, seed: int = 0, steps: 
     has_it = rows.present[name].nonzero().squeeze(1)
     if len(has_it) == 0:
         raise DataError(f"Source {name!r} is in no training row; no classifier can be trained for it.")
+    source, labels = source_named(rows.sources, name), rows.labels
+    alone = Rows((source,), {name: rows.values[name]}, {name: rows.present[name]})  # a batch of it reads nothing else
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed, f"classifier {name}", 0))
-        model = Classifier(source_named(rows.sources, name), classes)
+        model = Classifier(source, classes, effort)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-        order = BatchOrder(len(has_it), 64, seed)
-        for step in range(steps):
+        order = BatchOrder(len(has_it), effort.batch_size, seed)
+        steps = steps or effort.steps
+        for step in tracked(range(steps), display or Quiet(), f"training the verifier of {name}", steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, 2e-3, steps // 10, steps)
             index = has_it[order(step)]
-            logits, _ = model(_shifted(rows.batch(index).values[name]))
-            loss = F.cross_entropy(logits, rows.labels[index], label_smoothing=0.02)
+            images = alone.batch(index).values[name]
+            logits, _ = model(_warped(images, source) if effort.warped else _shifted(images))
+            loss = F.cross_entropy(logits, labels[index], label_smoothing=0.02)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -79,3 +120,16 @@ def _shifted(images: Tensor, reach: int = 2) -> Tensor:
     padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
     height, width = images.shape[-2:]
     return padded[..., reach + down : reach + down + height, reach + right : reach + right + width]
+
+
+def _warped(images: Tensor, source: Source, turn: float = 0.12, scale: float = 0.08, shift: float = 0.14) -> Tensor:
+    """Every image turned (radians), scaled and shifted (share of half its side) by at most so much; edges mirrored."""
+    if images.dim() < 4:
+        return images
+    draws = torch.rand(4, len(images)) * 2 - 1
+    angle, size = turn * draws[0], 1 + scale * draws[1]
+    cosine, sine = size * torch.cos(angle), size * torch.sin(angle)
+    affine = torch.stack([cosine, -sine, shift * draws[2], sine, cosine, shift * draws[3]], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+    mode = "bilinear" if source.categories is None else "nearest"
+    return F.grid_sample(images, grid, mode=mode, padding_mode="reflection", align_corners=False)

@@ -1,23 +1,36 @@
 """Fusions by name: how experts of several sources become one posterior over the shared code."""
 
 from msvae.errors import ConfigError, unknown
-from msvae.fusion.barycenter import Barycenter
-from msvae.fusion.base import Fusion
+from msvae.fusion.attention import Attention
+from msvae.fusion.barycenter import Barycenter, ParameterAverage
+from msvae.fusion.base import Fusion, FusionSettings
+from msvae.fusion.consensus import Consensus
+from msvae.fusion.generalised import GeneralisedProduct
+from msvae.fusion.hellinger import HellingerGaussian, HellingerMixture
+from msvae.fusion.joint_encoder import JointEncoder
 from msvae.fusion.mixture import MixtureOfExperts
-from msvae.fusion.mopoe import MixtureOfProducts
 from msvae.fusion.product import ProductOfExperts
 from msvae.fusion.separate import Separate
+from msvae.fusion.subset_mixture import MixtureOfBarycenters, MixtureOfProducts
 
 FUSIONS: dict[str, type[Fusion]] = {
     "poe": ProductOfExperts,
+    "gpoe": GeneralisedProduct,
     "moe": MixtureOfExperts,
     "mopoe": MixtureOfProducts,
+    "average": ParameterAverage,
     "barycenter": Barycenter,
+    "barycenters": MixtureOfBarycenters,
+    "hellinger": HellingerGaussian,
+    "hellinger_mixture": HellingerMixture,
+    "consensus": Consensus,
+    "attention": Attention,
+    "joint": JointEncoder,
     "separate": Separate,
 }
 
 
-def build_fusion(name: str, source_count: int, prior_expert: bool = True) -> Fusion:
+def build_fusion(name: str, settings: FusionSettings) -> Fusion:
     """The fusion of that name.
 
     Raises:
@@ -25,7 +38,7 @@ def build_fusion(name: str, source_count: int, prior_expert: bool = True) -> Fus
     """
     if name not in FUSIONS:
         raise ConfigError(unknown("fusion", name, FUSIONS))
-    return FUSIONS[name](source_count, prior_expert)
+    return FUSIONS[name](settings)
 
 
-__all__ = ["FUSIONS", "Fusion", "build_fusion"]
+__all__ = ["FUSIONS", "Fusion", "FusionSettings", "build_fusion"]

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from msvae.fusion.base import Fusion
+from msvae.fusion.base import Fusion, spread
 from msvae.posterior import Experts, Posterior
 
 
@@ -11,7 +11,4 @@ class MixtureOfExperts(Fusion):
     """q(z | x_S) = sum_{m in S} a_m q(z | x_m), with a_m = 1/|S| or the user's weights summing to 1."""
 
     def forward(self, experts: Experts, weights: Float[Tensor, " sources"] | None = None) -> Posterior:
-        counts = experts.present.to(experts.means.dtype)
-        if weights is not None:
-            counts = counts * weights[:, None]
-        return Posterior.mixture(experts.means, experts.log_variances, counts)
+        return Posterior.mixture(experts.means, experts.log_variances, spread(experts, weights))

@@ -4,9 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from msvae import gaussian
-from msvae.fusion.base import Fusion
+from msvae.fusion.base import Fusion, normalised, spread
 from msvae.posterior import Experts, Posterior
-from msvae.subsets import normalised_weights
 
 
 class ProductOfExperts(Fusion):
@@ -15,12 +14,9 @@ class ProductOfExperts(Fusion):
     With the prior expert it is MVAE's fusion, without it MVTCAE's.
     """
 
+    options = frozenset({"prior_expert"})
+
     def forward(self, experts: Experts, weights: Float[Tensor, " sources"] | None = None) -> Posterior:
-        if weights is None:
-            spread = experts.present.to(experts.means.dtype)
-        else:
-            spread = normalised_weights(weights, experts.present)
-        mean, log_variance = gaussian.weighted_product(
-            experts.means, experts.log_variances, spread, self.prior_precision
-        )
-        return Posterior.single(mean, log_variance)
+        shares = spread(experts, weights)
+        pool = gaussian.pool_rows(shares if weights is None else normalised(shares))
+        return Posterior.single(*gaussian.product(pool, experts.means, experts.log_variances, self.prior_precision))

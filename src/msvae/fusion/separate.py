@@ -14,6 +14,8 @@ class Separate(Fusion):
     Weights have nothing to balance here; weight 0 still removes a source.
     """
 
+    symmetric = False
+
     def latent_size(self, per_source: int) -> int:
         return per_source * self.source_count
 

@@ -7,16 +7,19 @@ from msvae.metrics.coherence import (
     joint_coherence,
     within_class_variance,
 )
-from msvae.metrics.frechet import frechet_distance
-from msvae.metrics.pixels import PixelQuality, pixel_quality
+from msvae.metrics.frechet import Moments, frechet_distance, frechet_of_moments
+from msvae.metrics.pixels import PixelQuality, joined_quality, pixel_quality
 from msvae.metrics.probe import linear_probe
 
 __all__ = [
+    "Moments",
     "PixelQuality",
     "Verdict",
     "class_entropy",
     "conditional_coherence",
     "frechet_distance",
+    "frechet_of_moments",
+    "joined_quality",
     "joint_coherence",
     "linear_probe",
     "pixel_quality",

@@ -1,5 +1,6 @@
 """Image quality against a known truth, by torchmetrics: PSNR and SSIM, means over rows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -43,3 +44,13 @@ def pixel_quality(
     ssim = structural_similarity_index_measure(images, truth, sigma=deviation, data_range=1.0)
     assert isinstance(ssim, Tensor)
     return PixelQuality(decibels, float(ssim))
+
+
+def joined_quality(parts: Sequence[tuple[PixelQuality, int]]) -> PixelQuality:
+    """The quality of all rows from that of parts of them, each with its number of rows."""
+
+    def mean(figure: str) -> float | None:
+        known = [(getattr(quality, figure), rows) for quality, rows in parts if getattr(quality, figure) is not None]
+        return sum(value * rows for value, rows in known) / sum(rows for _, rows in known) if known else None
+
+    return PixelQuality(mean("psnr"), mean("ssim"), mean("accuracy"))

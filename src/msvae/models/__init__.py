@@ -6,7 +6,8 @@ from msvae.config import FlowConfig, ModelConfig
 from msvae.errors import ConfigError
 from msvae.models.base import Features, Loss, MultiSourceModel
 from msvae.models.joint import JointVAE
-from msvae.models.presets import METHODS, Method, check_method, method_named, with_method
+from msvae.models.presets import check_method, method_named, with_method
+from msvae.models.published import METHODS, Method
 from msvae.models.shared_flow import SharedFlow
 from msvae.networks.pairs import Pair
 from msvae.source import Source

@@ -1,89 +1,39 @@
 """Methods by name: each a short composition of the axes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from msvae.config import ModelConfig
 from msvae.errors import ConfigError, unknown
-
-
-@dataclass(frozen=True)
-class Method:
-    """A named composition and what a user should know before choosing it.
-
-    Args:
-        summary: one line for tables.
-        settings: the fields of `ModelConfig` that make the method.
-        paper, year: where it was published.
-        cost: networks run in a step, for M sources.
-        partial_rows: whether training rows may lack sources.
-        limits: what it is not good at.
-    """
-
-    summary: str
-    paper: str
-    year: int
-    cost: str
-    limits: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    partial_rows: bool = True
-
-
-FLOW = "flow"
-
-METHODS: dict[str, Method] = {
-    "single": Method(
-        summary="M independent single-source VAEs: the baseline of every joint model",
-        settings={"fusion": "separate", "subsets": "present", "objective": "elbo"},
-        paper="Kingma & Welling, arXiv 1312.6114",
-        year=2013,
-        cost="M encodes, M decodes",
-        limits="no conversion: sources know nothing of each other",
-    ),
-    "poe": Method(
-        summary="product of experts; the code comes from a random subset of the sources in each step",
-        settings={"fusion": "poe", "subsets": "random", "objective": "elbo"},
-        paper="Wu & Goodman, arXiv 1802.05335",
-        year=2018,
-        cost="M encodes, M decodes",
-        limits="an overconfident source outvotes the others",
-    ),
-    "moe": Method(
-        summary="mixture of experts; one source speaks for all in each step",
-        settings={"fusion": "moe", "subsets": "present", "objective": "elbo"},
-        paper="Shi et al., arXiv 1911.03393",
-        year=2019,
-        cost="M encodes, M decodes",
-        limits="more given sources do not sharpen the answer",
-    ),
-    "mopoe": Method(
-        summary="mixture of products of experts over all subsets",
-        settings={"fusion": "mopoe", "subsets": "present", "objective": "elbo"},
-        paper="Sutter et al., arXiv 2105.02470",
-        year=2021,
-        cost="M encodes, M decodes, 2^M products",
-        limits="at most 16 sources; averages what sources do not share",
-    ),
-    "barycenter": Method(
-        summary="Wasserstein barycenter of the experts of a random subset",
-        settings={"fusion": "barycenter", "subsets": "random", "objective": "elbo"},
-        paper="arXiv 2412.20487",
-        year=2024,
-        cost="M encodes, M decodes",
-        limits="more given sources do not narrow the posterior",
-    ),
-    FLOW: Method(
-        summary="shared-latent flow: single-source VAEs, one shared code, a Transformer converter; see docs/flow.md",
-        paper="docs/flow.md",
-        year=2026,
-        cost="four stages; a decode and a few passes of a Transformer for each answer",
-        limits="sources need rows in common; expected images take one pass, drawn ones many",
-    ),
-}
-
+from msvae.fusion import FUSIONS
+from msvae.models.published import METHODS, Method
+from msvae.objectives import OBJECTIVES
 
 CUSTOM = "custom"  # what a composition is called that is no preset's
+
+#: The settings that say which parts a method has, and how they act; naming a method resets all of them.
+PARTS = (
+    "private",
+    "fusion",
+    "prior_expert",
+    "dependence",
+    "objective",
+    "subsets",
+    "extra_subsets",
+    "samples",
+    "gradient",
+    "decodes",
+    "alpha",
+    "alignment",
+    "anneal",
+    "contrast",
+    "contrast_temperature",
+    "prior",
+    "prior_components",
+)
+
+#: Which of them act only with certain parts, and are refused where they would change nothing.
+ACTING_ALWAYS = {"private", "fusion", "prior_expert", "objective", "contrast", "prior"}
 
 
 def method_named(name: object) -> Method:
@@ -107,23 +57,40 @@ def with_method(name: str | None, settings: Mapping[str, Any]) -> dict[str, Any]
     wanted: Any = settings.get("method", "mopoe") if name is None else name
     if wanted == CUSTOM:
         return dict(settings)
-    own = method_named(wanted).settings
-    parts = {**own, **settings} if name is None else {**settings, **own}
-    changed = any(parts[key] != value for key, value in own.items())
+    method = method_named(wanted)
+    if name is not None:
+        settings = {key: value for key, value in settings.items() if key not in PARTS}
+    parts = {**method.defaults, **method.settings, **settings}
+    changed = any(parts[key] != value for key, value in method.settings.items())
     return {**parts, "method": CUSTOM if changed else wanted}
 
 
 def check_method(config: ModelConfig) -> None:
-    """Refuse settings that bear the name of a method but are another composition.
+    """Refuse settings that bear the name of a method but are another composition, and settings that change nothing.
 
     Raises:
-        ConfigError: naming the part that differs.
+        ConfigError: naming the part that differs, or the setting without effect.
     """
-    if config.method == CUSTOM:
-        return
-    for key, value in method_named(config.method).settings.items():
-        if getattr(config, key) != value:
+    if config.method != CUSTOM:
+        for key, value in method_named(config.method).settings.items():
+            if getattr(config, key) != value:
+                raise ConfigError(
+                    f"Method {config.method!r} has {key} {value!r}, but the settings say {getattr(config, key)!r}. "
+                    f"Take the method's (see with_method), or call it {CUSTOM!r}."
+                )
+    acting = set(ACTING_ALWAYS)
+    if config.fusion in FUSIONS:
+        acting |= FUSIONS[config.fusion].options
+    if config.objective in OBJECTIVES:
+        acting |= OBJECTIVES[config.objective].options
+    if config.contrast:
+        acting.add("contrast_temperature")
+    if config.prior == "mixture":
+        acting.add("prior_components")
+    for name in PARTS:
+        default = ModelConfig.model_fields[name].default
+        if name not in acting and getattr(config, name) != default:
             raise ConfigError(
-                f"Method {config.method!r} has {key} {value!r}, but the settings say {getattr(config, key)!r}. "
-                f"Take the method's (see with_method), or call it {CUSTOM!r}."
+                f"Setting 'model.{name}' is {getattr(config, name)!r}, but nothing reads it with the objective "
+                f"{config.objective!r} and the fusion {config.fusion!r}. Leave it out."
             )

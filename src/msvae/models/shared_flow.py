@@ -22,13 +22,14 @@ from msvae.flow.coded import CodedBatch, Evidence, joined
 from msvae.flow.content import Content, pooled
 from msvae.flow.converter import Converter, log_of
 from msvae.flow.renderer import Renderer
-from msvae.fusion import Barycenter, ProductOfExperts
+from msvae.fusion.barycenter import Barycenter
+from msvae.fusion.base import FusionSettings, normalised
+from msvae.fusion.product import ProductOfExperts
 from msvae.models.base import Features, Loss, Mode, MultiSourceModel, Weights
 from msvae.models.stages import RowSource, Stage, in_chunks
 from msvae.networks.spatial import MapNetworks
 from msvae.posterior import Experts, Posterior
 from msvae.source import Source, SourceBatch, check_batch
-from msvae.subsets import normalised_weights
 
 CHUNK = 512
 TRAINING_CODE_STEPS = 6
@@ -158,9 +159,6 @@ class SharedFlow(MultiSourceModel):
                 f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
                 f"sources ({', '.join(self.source_names)}) or sizes."
             ) from None
-
-    def tell_progress(self, share: float) -> None:
-        self.progress = share
 
     def train(self, mode: bool = True) -> "SharedFlow":
         super().train(mode)
@@ -320,8 +318,8 @@ class SharedFlow(MultiSourceModel):
         variances = self.spread[:, None].log().expand_as(means)
         experts = Experts(means, variances, evidence.present)
         if rule == "barycenter":
-            return Barycenter(len(self.sources))(experts, vector)
-        product = ProductOfExperts(len(self.sources))(experts, vector)
+            return Barycenter(self._fusion_settings)(experts, vector)
+        product = ProductOfExperts(self._fusion_settings)(experts, vector)
         if rule == "product":
             return product
         log_weights = None if vector is None else log_of(vector, len(batch))
@@ -337,7 +335,11 @@ class SharedFlow(MultiSourceModel):
 
     def _shares(self, vector: Tensor | None, present: Bool[Tensor, "sources rows"]) -> Float[Tensor, "sources rows"]:
         vector = torch.ones(len(present), device=present.device) if vector is None else vector
-        return normalised_weights(vector, present)
+        return normalised(vector[:, None] * present)
+
+    @property
+    def _fusion_settings(self) -> FusionSettings:
+        return FusionSettings(len(self.sources), self.content.slots * self.content.size)
 
     @torch.no_grad()
     def codes(

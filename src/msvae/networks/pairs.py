@@ -11,12 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.errors import ConfigError, SourceError, unknown
+from msvae.gaussian import bounded_log_variance
 from msvae.likelihoods import likelihood_of
 from msvae.networks.conv import ConvDecoder, ConvEncoder
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.source import Source
-
-LARGEST_LOG_VARIANCE = 12.0  # approached, never reached: a hard limit would have no gradient to come back by
 
 Pair = tuple[nn.Module, nn.Module]
 
@@ -55,7 +54,7 @@ class SourceNetworks(nn.Module):
 
     Args:
         sources: the sources of the model.
-        encoder_outputs: length of an encoder's vector (twice the latent size of a source).
+        encoder_outputs: length of an encoder's vector: twice the latent size of a source, and the token.
         decoder_inputs: length of a decoder's code.
         kind: a key of `NETWORKS`.
         width: channels of the first map.
@@ -64,6 +63,7 @@ class SourceNetworks(nn.Module):
         custom: `{name: (encoder, decoder)}`, copies of the user's own modules for some sources or all. The encoder maps
             (rows, input channels, ...) to (rows, encoder_outputs); the decoder (rows, decoder_inputs) to
             (rows, raw channels, ...).
+        token_size: how many of an encoder's numbers a learned fusion reads beside mean and log-variance.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class SourceNetworks(nn.Module):
         width: int = 32,
         shared_trunk: bool = False,
         custom: Mapping[str, Pair] | None = None,
+        token_size: int = 0,
     ) -> None:
         super().__init__()
         custom = dict(custom or {})
@@ -86,6 +87,7 @@ class SourceNetworks(nn.Module):
             raise ConfigError(unknown("networks", kind, NETWORKS))
         self.sources = {source.name: source for source in sources}
         self.encoder_outputs = encoder_outputs
+        self.token_size = token_size
         self.encoders = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
         self.trunk_of: dict[str, str] = {}
@@ -117,17 +119,20 @@ class SourceNetworks(nn.Module):
         condition = self.condition_of[name]
         return module(argument) if condition is None else module(argument, condition)
 
-    def encode(self, name: str, values: Tensor) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"]]:
-        """Mean and log-variance of q(z | x_name), in float32, the log-variance softly kept within +-12."""
+    def encode(
+        self, name: str, values: Tensor
+    ) -> tuple[Float[Tensor, "rows latent"], Float[Tensor, "rows latent"], Float[Tensor, "rows token"]]:
+        """Mean and log-variance of q(z | x_name) in float32, the log-variance softly bounded, and the token."""
         source = self.sources[name]
         outputs = self._call(self.encoders[self.trunk_of[name]], name, network_input(source, values)).float()
         if outputs.dim() != 2 or outputs.shape[1] != self.encoder_outputs:
             raise SourceError(
-                f"Source {name!r}: its encoder must give {self.encoder_outputs} numbers a row (means, log-variances), "
-                f"got {tuple(outputs.shape[1:])}."
+                f"Source {name!r}: its encoder must give {self.encoder_outputs} numbers a row (means, log-variances"
+                f"{', token' if self.token_size else ''}), got {tuple(outputs.shape[1:])}."
             )
-        mean, log_variance = outputs.chunk(2, dim=1)
-        return mean, LARGEST_LOG_VARIANCE * torch.tanh(log_variance / LARGEST_LOG_VARIANCE)
+        latent = (self.encoder_outputs - self.token_size) // 2
+        mean, log_variance, token = outputs.split([latent, latent, self.token_size], dim=1)
+        return mean, bounded_log_variance(log_variance), token
 
     def maps(self, name: str, values: Tensor) -> Tensor | None:
         """The encoder's last spatial map, or None where the network has none."""

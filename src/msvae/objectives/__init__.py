@@ -1,16 +1,33 @@
 """Training objectives by name."""
 
-from collections.abc import Callable
-
 from msvae.config import ModelConfig
 from msvae.errors import ConfigError, unknown
-from msvae.objectives.base import Objective
+from msvae.objectives.agreement import ConditionalRedundancy, JointAgreement, TotalCorrelation, TripleElbo
+from msvae.objectives.base import Loss, Objective
+from msvae.objectives.contrast import cross_source_contrast
+from msvae.objectives.disentangled import Disentangled
+from msvae.objectives.divergence import JensenShannon, MutualAlignment
 from msvae.objectives.elbo import Elbo
+from msvae.objectives.importance import ImportanceWeighted
+from msvae.objectives.subsampled import SubsampledElbo
+from msvae.objectives.subset_weights import WeightedSubsets
 
-OBJECTIVES: dict[str, Callable[[ModelConfig], Objective]] = {"elbo": Elbo}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "elbo": Elbo,
+    "subsampled": SubsampledElbo,
+    "iwae": ImportanceWeighted,
+    "mvtcae": TotalCorrelation,
+    "crmvae": ConditionalRedundancy,
+    "jmvae": JointAgreement,
+    "telbo": TripleElbo,
+    "mmjsd": JensenShannon,
+    "mmvm": MutualAlignment,
+    "dmvae": Disentangled,
+    "subset_weights": WeightedSubsets,
+}
 
 
-def build_objective(config: ModelConfig) -> Objective:
+def build_objective(config: ModelConfig, source_count: int) -> Objective:
     """The objective that the settings name.
 
     Raises:
@@ -18,7 +35,7 @@ def build_objective(config: ModelConfig) -> Objective:
     """
     if config.objective not in OBJECTIVES:
         raise ConfigError(unknown("objective", config.objective, OBJECTIVES))
-    return OBJECTIVES[config.objective](config)
+    return OBJECTIVES[config.objective](config, source_count)
 
 
-__all__ = ["OBJECTIVES", "Objective", "build_objective"]
+__all__ = ["OBJECTIVES", "Loss", "Objective", "build_objective", "cross_source_contrast"]

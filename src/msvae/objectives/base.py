@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Generator, Tensor
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
 
+from msvae.config import ModelConfig
+from msvae.posterior import Evidence
 from msvae.source import SourceBatch
 
 if TYPE_CHECKING:
@@ -21,15 +25,56 @@ class Loss:
     terms: dict[str, Tensor]
 
 
-@runtime_checkable
-class Objective(Protocol):
-    """The contract. Every objective is a mean per row in nats, so learning rates carry over between them."""
+class Objective(nn.Module):
+    """The contract. Every objective is a mean per row in nats, so learning rates carry over between them.
 
-    def __call__(self, model: JointVAE, batch: SourceBatch, generator: Generator | None = None) -> Loss:
-        """The loss of a checked batch whose rows may lack any sources."""
-        ...
+    In all of them lam_m is the likelihood scale of source m (`model.scales`), A the sources that a row has, and a
+    source that a row lacks is neither encoded, nor decoded, nor counted: the loss is that of a model without it.
+    """
+
+    options: ClassVar[frozenset[str]] = frozenset()  # the model settings that act on it, beside the common ones
+    needs_complete_rows: ClassVar[bool] = False
+    crosses_private: ClassVar[bool] = False  # whether sources are drawn with private codes that are not their own
+
+    def __init__(self, config: ModelConfig, source_count: int) -> None:
+        super().__init__()
+        self.beta = config.beta
+        self.source_count = source_count
+
+    def copies(self) -> int:
+        """Codes of a row that one source is decoded from in a step: what memory has to hold."""
+        return 1
+
+    def forward(
+        self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
+    ) -> Loss:
+        """The loss of a checked batch whose rows may lack any sources, given what the encoders say of it."""
+        raise NotImplementedError
 
 
-def mean_where_present(score: Tensor, present: Tensor) -> Tensor:
-    """The mean over the rows that have a source, detached: what progress displays show of it."""
-    return (score.detach().sum() / present.sum().clamp_min(1)).float()
+def weighted(model: JointVAE, scores: Float[Tensor, "*copies sources rows"]) -> Float[Tensor, "*copies rows"]:
+    """sum_m lam_m log p(x_m | ..) for each row."""
+    return (model.scales[:, None] * scores).sum(dim=-2)
+
+
+def singles(present: Bool[Tensor, "sources rows"]) -> Bool[Tensor, "sources sources rows"]:
+    """Every source as a subset of its own, empty in the rows that lack it."""
+    return torch.eye(len(present), dtype=torch.bool, device=present.device)[:, :, None] & present
+
+
+def mean_where(values: Tensor, counted: Tensor) -> Tensor:
+    """The detached mean over what counts: what progress displays show."""
+    return (values.detach() * counted).sum() / counted.sum().clamp_min(1)
+
+
+def summary(
+    model: JointVAE,
+    total: Float[Tensor, " rows"],
+    scores: Float[Tensor, "sources rows"],
+    present: Bool[Tensor, "sources rows"],
+    **terms: Tensor,
+) -> Loss:
+    """The mean loss of the rows, with each source's reconstruction in nats per image and further mean terms."""
+    known = zip(model.source_names, scores, present, strict=True)
+    shown = {f"reconstruction/{name}": -mean_where(s, has_it) for name, s, has_it in known if bool(has_it.any())}
+    return Loss(total.mean(), {**shown, **{name: value.detach().mean() for name, value in terms.items()}})

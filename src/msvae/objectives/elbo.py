@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Generator
 
 from msvae.config import ModelConfig
-from msvae.objectives.base import Loss, mean_where_present
+from msvae.objectives.base import Loss, Objective, summary, weighted
+from msvae.posterior import Evidence
 from msvae.source import SourceBatch
 from msvae.subsets import random_subset
 
@@ -16,29 +16,32 @@ if TYPE_CHECKING:
     from msvae.models.joint import JointVAE
 
 
-class Elbo:
-    """loss = -sum_m lam_m E_q[log p(x_m | z)] + beta KL(q(z | x_S) || p(z)), over the present sources m.
+class Elbo(Objective):
+    """loss = -sum_{m in A} lam_m E_q[log p(x_m | z, w_m)] + beta ( KL(q(z | x_S) || p(z)) + KL of the private codes )
 
-    Args:
-        subsets: with `present`, S is all that the row has; with `random`, a random subset of it, while everything the
-            row has is scored. q(z | x_S) is then still a valid posterior of the same bound, and every subset learns
-            to speak for the whole, which a product of experts does not learn otherwise (Wu & Goodman 2018).
-        beta: weight of the KL term; 1 is the bound itself.
+    With `subsets: present`, S is all that the row has; with `random`, a random subset of it, while everything the
+    row has is scored. q(z | x_S) is then still a valid posterior of the same bound, and every subset learns to speak
+    for the whole, which a product of experts does not learn otherwise (Wu & Goodman 2018). Private codes come from
+    their own source if it is in S, else from their guard, so that S has to tell what it can.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        self.random_subsets = config.subsets == "random"
-        self.beta = config.beta
+    options = frozenset({"subsets"})
 
-    def __call__(self, model: JointVAE, batch: SourceBatch, generator: Generator | None = None) -> Loss:
-        experts = model.experts(batch)
+    def __init__(self, config: ModelConfig, source_count: int) -> None:
+        super().__init__(config, source_count)
+        self.random_subsets = config.subsets == "random"
+        self.crosses_private = self.random_subsets  # pyright: ignore[reportAttributeAccessIssue]
+
+    def forward(
+        self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
+    ) -> Loss:
+        heard = evidence.shared
         if self.random_subsets:
-            experts = experts.restricted(random_subset(experts.present, generator))
-        posterior = model.fusion(experts)
+            heard = heard.restricted(random_subset(heard.present, generator))
+        posterior = model.fusion(heard)
         code = posterior.sample(generator)
-        kl = model.prior.kl(posterior, code)
-        scores = model.log_likelihoods(code, batch)
-        weighted = torch.stack([model.likelihood_scales[name] * score for name, score in scores.items()])
-        total = (self.beta * kl - weighted.sum(dim=0)).mean()
-        terms = {f"reconstruction/{n}": -mean_where_present(s, batch.present[n]) for n, s in scores.items()}
-        return Loss(total, {**terms, "kl": kl.detach().mean()})
+        own = heard.present[None]
+        private = model.private_codes(evidence, own, generator)
+        scores = model.log_likelihoods(code[None], private, batch, evidence.present[None])[0]
+        kl = model.prior.kl(posterior, code) + model.private_kl(evidence, own[0])
+        return summary(model, self.beta * kl - weighted(model, scores), scores, evidence.present, kl=kl)

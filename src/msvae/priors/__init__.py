@@ -1,7 +1,50 @@
-"""Priors and samplers of the shared code."""
+"""Priors of the shared code, and samplers fitted to the codes of training rows."""
 
+from collections.abc import Callable
+
+from msvae.config import ModelConfig
+from msvae.errors import ConfigError, unknown
 from msvae.priors.base import Prior
 from msvae.priors.fitted import FittedMixture
+from msvae.priors.flow import FittedFlow
+from msvae.priors.learned import Guard, LearnedMixturePrior, LearnedScalePrior
 from msvae.priors.standard import StandardPrior
 
-__all__ = ["FittedMixture", "Prior", "StandardPrior"]
+PRIORS: dict[str, Callable[[ModelConfig, int], Prior]] = {
+    "standard": lambda config, latent: StandardPrior(latent),
+    "learned_scale": lambda config, latent: LearnedScalePrior(latent),
+    "mixture": lambda config, latent: LearnedMixturePrior(latent, config.prior_components),
+}
+
+SAMPLERS: dict[str, Callable[[ModelConfig, int], FittedMixture | FittedFlow | None]] = {
+    "none": lambda config, latent: None,
+    "mixture": lambda config, latent: (
+        FittedMixture(config.sampler_components, latent) if config.sampler_components else None
+    ),
+    "flow": lambda config, latent: FittedFlow(latent),
+}
+
+
+def build_prior(config: ModelConfig, latent: int) -> Prior:
+    """The prior that the settings name, over codes of that length.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if config.prior not in PRIORS:
+        raise ConfigError(unknown("prior", config.prior, PRIORS))
+    return PRIORS[config.prior](config, latent)
+
+
+def build_sampler(config: ModelConfig, latent: int) -> FittedMixture | FittedFlow | None:
+    """The sampler that the settings name, to be fitted after training; None for the prior alone.
+
+    Raises:
+        ConfigError: for an unknown name, or a flow without zuko.
+    """
+    if config.sampler not in SAMPLERS:
+        raise ConfigError(unknown("sampler", config.sampler, SAMPLERS))
+    return SAMPLERS[config.sampler](config, latent)
+
+
+__all__ = ["PRIORS", "SAMPLERS", "Guard", "Prior", "StandardPrior", "build_prior", "build_sampler"]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from msvae.data.sets import KnownSet
-    from msvae.models.presets import Method
+    from msvae.models.published import Method
 
 
 def number(value: float | None, digits: int = 3) -> str:

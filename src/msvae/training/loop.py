@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
+from msvae.data.augment import augmented
 from msvae.data.base import Rows
 from msvae.errors import GateError, Interrupted
 from msvae.models.base import Loss, MultiSourceModel
@@ -24,13 +25,15 @@ from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite
 from msvae.training.log import MetricsLog
 from msvae.training.plan import StagePlan
 from msvae.training.progress import Display, Quiet, shown
-from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
+from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate
 from msvae.training.state import TrainingState, model_of
 
 LOG_EVERY = 10
 VALIDATIONS_PER_RUN = 20
 VALIDATION_ROWS = 512
 AFTER_TRAINING_ROWS = 5000
+AFTER_TRAINING_LEAST_ROWS = 200
+AFTER_TRAINING_BYTES = 1 << 29
 
 
 def fit(
@@ -75,7 +78,9 @@ def fit(
         plan.restore(checkpoint.extra.get("stages", {}), checkpoint.total_steps)
     log = MetricsLog(run.metrics_log)
     log.cut_after(step)
+    balance = balance_weights(train.present, config.balance)
     generator = torch.Generator(accelerator.device)
+    changes = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
 
     with shown(display, title, plan.total), _stop_signals() as stop, torch.random.fork_rng():
@@ -93,7 +98,7 @@ def fit(
             if plan.is_new(step):
                 seconds += time.perf_counter() - began
             meter = plan.meter(step, seconds) if length is None else None
-            order = BatchOrder(len(rows), max(1, round(config.batch_size * stage.rows)), config.seed)
+            order = BatchOrder(len(rows), max(1, round(config.batch_size * stage.rows)), config.seed, balance)
             peak = config.learning_rate * stage.rate
             while length is None or step < plan.first_step + length:
                 began = time.perf_counter()
@@ -103,13 +108,17 @@ def fit(
                 local = step - plan.first_step
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(local, peak, config.warmup_steps, length)
-                model.tell_progress(0.0 if length is None else local / length)
+                model.progress = local / length if length else 0.0
+                changes.manual_seed(derived_seed(config.seed, "augment", step))
 
                 index = order(local)
                 parts = index.tensor_split(min(config.accumulation, len(index)))
                 losses: list[Loss] = []
                 for part in parts:
-                    loss = wrapped(rows.batch(part).to(accelerator.device), generator)
+                    batch = rows.batch(part).to(accelerator.device)
+                    if rows is train:  # what a model has computed from rows is not theirs to change
+                        batch = augmented(batch, train.sources, config.augment, changes)
+                    loss = wrapped(batch, generator)
                     refuse_non_finite_loss(loss, step, run)
                     accelerator.backward(loss.total * (len(part) / len(index)))
                     losses.append(loss)
@@ -158,7 +167,8 @@ def fit(
                 _check_gate(model_of(averaged), stage, validation, log, step, run, display)
 
     trained = model_of(averaged).eval()
-    trained.after_training(train.batch(BatchOrder(len(train), 1, config.seed).some(AFTER_TRAINING_ROWS)), config.seed)
+    some = BatchOrder(len(train), config.batch_size, config.seed).some(_affordable_rows(train))
+    trained.after_training(train.batch(some), config.seed)
     state.save(step, plan, seconds, finished=True)
     return trained
 
@@ -185,6 +195,12 @@ def _check_gate(
             f"Stage {stage.name!r} failed its gate: {gate.failure} Everything is kept in {run.path}. "
             "Train longer, or go on all the same with --resume."
         )
+
+
+def _affordable_rows(rows: Rows) -> int:
+    """How many rows may lie in memory at once after training."""
+    row_bytes = 4 * sum(source.value_count for source in rows.sources)
+    return min(AFTER_TRAINING_ROWS, max(AFTER_TRAINING_LEAST_ROWS, AFTER_TRAINING_BYTES // row_bytes))
 
 
 def _average_with(decay: float) -> Any:
@@ -222,9 +238,11 @@ def _validate(model: Any, rows: Rows, config: TrainingConfig, device: torch.devi
     generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "validation", 0))
     was_training = model.training
     model.eval()
-    loss = model.loss(rows.batch(slice(0, VALIDATION_ROWS)).to(device), generator)
+    index = torch.arange(min(len(rows), VALIDATION_ROWS))
+    index = index[torch.stack([present[index] for present in rows.present.values()]).any(dim=0)]
+    losses = [model.loss(rows.batch(part).to(device), generator) for part in index.split(max(config.batch_size, 16))]
     model.train(was_training)
-    return _figures([loss])
+    return _figures(losses) if losses else {}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """How long work shows itself: a live line in a terminal, plain lines everywhere else, nothing when quiet."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -114,6 +114,30 @@ def tracked(items: Iterable[T], display: Display, title: str, total: int) -> Ite
         for done, item in enumerate(items):
             yield item
             display.update(done + 1, total, {})
+
+
+def teller(display: Display) -> Callable[[str, int, int], None]:
+    """A function of a title, how much is done and how much there is; what takes less than a second is not shown."""
+    shown_title, began = "", {}
+
+    def tell(title: str, done: int, total: int) -> None:
+        nonlocal shown_title
+        now = time.monotonic()
+        if shown_title and shown_title != title:  # what came before ended early
+            display.finish()
+            shown_title = ""
+        if now - began.setdefault(title, now) > 1.0 and not shown_title and done < total:
+            display.start(title, total)
+            shown_title = title
+        if shown_title:
+            display.update(done, total, {})
+        if done >= total:
+            del began[title]
+            if shown_title:
+                display.finish()
+                shown_title = ""
+
+    return tell
 
 
 def _clock(seconds: float) -> str:

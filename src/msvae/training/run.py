@@ -1,5 +1,6 @@
 """A whole run: data, model, training and what is left on disk; and opening it again."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +8,17 @@ from pathlib import Path
 import torch
 
 from msvae.config import FlowConfig, RunConfig
-from msvae.data import DataSet, check_data, load_data, prepared
+from msvae.data import DataSet, check_data, is_path, load_data, prepared
 from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import native_precision
 from msvae.training.loop import fit
-from msvae.training.progress import Display, Quiet
+from msvae.training.progress import Display, Quiet, teller
 from msvae.training.schedule import derived_seed
+
+log = logging.getLogger("msvae.training")
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ class Run:
             return rows
         if self.folder.description().get("own_data"):
             raise DataError(f"The run {self.folder.path} was trained on a data set of the caller's own; pass it again.")
-        return load_data(self.config.data)
+        data = load_data(self.config.data)
+        if _has_changed(data, self.folder):
+            log.warning("The data of the run %s have changed since it was trained.", self.folder.path)
+        return data
 
 
 def train_run(
@@ -66,8 +72,10 @@ def train_run(
     folder = RunFolder(out)
     training = config.training.model_copy(update={"precision": native_precision(config.training)})
     named = config.data if data is None else config.data.model_copy(update={"name": data.name, "options": {}})
+    if data is None and is_path(named.name):
+        named = named.model_copy(update={"name": str(Path(named.name).expanduser().resolve())})
     config = config.model_copy(update={"training": training, "data": named})
-    rows = _rows(data, config)
+    rows = _rows(data, config, display)
     base = _base(config)
     if base is not None:
         config, rows = _extended(base, config, rows)
@@ -108,7 +116,12 @@ def resume_run(
         raise DataError(
             f"The run {folder.path} was trained on a data set of the caller's own; pass it again to resume."
         )
-    rows = _rows(data, config)
+    rows = _rows(data, config, display)
+    if _has_changed(rows, folder):
+        raise DataError(
+            f"The images, splits or labels of {rows.name!r} have changed since the run {folder.path} began, so it "
+            "cannot go on bit for bit. Restore them, or train a new run."
+        )
     if rows.sources != folder.sources():
         raise DataError(f"The sources of the data set {rows.name!r} differ from those of the run {folder.path}.")
     model = _fresh_model(rows, config, _own_networks(folder, networks))
@@ -132,9 +145,15 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
     return Run(folder, config, model.to(device).eval())
 
 
-def _rows(own: DataSet | None, config: RunConfig) -> DataSet:
+def _has_changed(data: DataSet, folder: RunFolder) -> bool:
+    """Whether the images themselves differ from those of the run, where the set knows a fingerprint of them."""
+    before = folder.description().get("data", {}).get("fingerprint")
+    return before is not None and before != data.card.get("fingerprint")
+
+
+def _rows(own: DataSet | None, config: RunConfig, display: Display | None = None) -> DataSet:
     if own is None:
-        return load_data(config.data)
+        return load_data(config.data, teller(display or Quiet()))
     if not isinstance(own, DataSet):
         raise DataError(f"Expected the name of a data set, or a DataSet; got {type(own).__name__}.")
     check_data(own)

@@ -5,8 +5,10 @@ Since nothing here keeps a state, a resumed run needs only its step to go on bit
 
 import hashlib
 import math
+from collections.abc import Mapping
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 FINAL_RATE_SHARE = 0.01
@@ -24,11 +26,34 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
     return max(1, rows // batch_size)
 
 
-class BatchOrder:
-    """Which rows make the batch of a step: a new shuffle every epoch, incomplete last batches left out."""
+def balance_weights(present: Mapping[str, Bool[Tensor, " rows"]], balance: float) -> Float[Tensor, " rows"] | None:
+    """How often each row is drawn, in proportion: w_r = max over its sources s of (1 / f_s)^balance.
 
-    def __init__(self, rows: int, batch_size: int, seed: int) -> None:
+    f_s is the share of rows that have s. With balance 1 a source in 1 % of the rows is in about half of those drawn;
+    a row is weighed by its rarest source alone, so that complete rows are not favoured for being complete.
+
+    Returns:
+        None for balance 0: every row the same.
+    """
+    if balance == 0:
+        return None
+    matrix = torch.stack(list(present.values()))
+    shares = matrix.double().mean(dim=1, keepdim=True)
+    weights = torch.where(matrix, shares.clamp(min=1e-12) ** -balance, 0.0).amax(dim=0)
+    return weights / weights.sum()
+
+
+class BatchOrder:
+    """Which rows make the batch of a step: a new shuffle every epoch, incomplete last batches left out.
+
+    Args:
+        weights: how often each row is drawn, in proportion. An epoch then has as many draws as without, and each row
+            is drawn as often as its weight says, rounded up or down at random (systematic resampling).
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int, weights: Float[Tensor, " rows"] | None = None) -> None:
         self.rows, self.batch_size, self.seed = rows, min(batch_size, rows), seed
+        self._ends = None if weights is None else weights.double().cumsum(0) / weights.double().sum()
         self.per_epoch = steps_per_epoch(rows, batch_size)
         self._shuffled: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -36,7 +61,12 @@ class BatchOrder:
         epoch, position = divmod(step, self.per_epoch)
         if self._shuffled[0] != epoch:
             generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
-            self._shuffled = (epoch, torch.randperm(self.rows, generator=generator))
+            order = torch.randperm(self.rows, generator=generator)
+            if self._ends is not None:
+                start = torch.rand((), generator=generator, dtype=torch.float64)
+                places = (torch.arange(self.rows, dtype=torch.float64) + start) / self.rows
+                order = torch.searchsorted(self._ends, places).clamp(max=self.rows - 1)[order]
+            self._shuffled = (epoch, order)
         return self._shuffled[1][position * self.batch_size : (position + 1) * self.batch_size]
 
     def some(self, count: int) -> Tensor:

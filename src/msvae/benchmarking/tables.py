@@ -1,0 +1,143 @@
+"""The tables of all comparisons as one Markdown page, made of the files of results alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msvae.benchmarking.results import Results
+from msvae.reporting.tables import number
+from msvae.training.files import read_json
+
+INTRODUCTION = """# Benchmarks
+
+Made by `msvae bench table` from the files in `benchmarks/results`; [benchmarks/README.md](../benchmarks/README.md)
+has the commands that made those.
+
+Every method of a table was trained on the same rows for the same time on two CPU cores: a budget is a number of
+steps, from the seconds that a step takes on the idle machine. All figures are of **test rows**; choices were made on
+validation rows. [The guide](guide.md#what-the-figures-mean) says what each figure means. A method called `peer ...`
+is that of PyPI `multivae` with its own networks and published settings, untuned, judged by the same judges.
+
+- **k given**: coherence of the source that is drawn from k others, mean over all subsets and targets. **joint**:
+  share of generated rows on which all sources agree, drawn from the prior and from a Gaussian mixture fitted to
+  training codes. A sample that a verifier is unsure of (below .5) counts as wrong.
+- **entropy, variance**: of the generated classes, and of features within classes, beside those of real rows (1). Low
+  values mean that coherence is cheap.
+- **FD112**: Fréchet distance in the features of EfficientNet-Lite0's 112-channel map, mean over sources; not FID.
+  Conditional from all other sources, generated (prior, mixture), and reconstructed.
+- **fall**: the largest loss of coherence from k to k+1 given sources; a sound model has 0.
+- **probe**: linear classifier on the code from one source and from all.
+"""
+Cell = tuple[str, str, int]  # heading, figure, digits
+
+
+def quality_tables(results: Sequence[Results]) -> str:
+    """A section for every table of results."""
+    return "\n".join(_quality_table(table) for table in results)
+
+
+def _quality_table(table: Results) -> str:
+    terms = table.terms
+    sizes = sorted(
+        int(name.removeprefix("coherence_"))
+        for name in table.ceilings
+        if name.startswith("coherence_") and name.removeprefix("coherence_").isdigit()
+    )
+    cells: list[Cell] = [(f"{size} given", f"coherence_{size}", 3) for size in sizes]
+    cells += [
+        ("fall", "coherence_fall", 3),
+        ("joint, prior", "prior_joint_coherence", 3),
+        ("joint, mixture", "joint_coherence", 3),
+        ("entropy", "class_entropy", 2),
+        ("variance", "within_class_variance", 2),
+        ("FD112 cond.", f"frechet_conditional_{sizes[-1]}" if sizes else "", 0),
+        ("FD112 prior", "prior_frechet_unconditional", 0),
+        ("FD112 mixture", "frechet_unconditional", 0),
+        ("FD112 recon.", "frechet_reconstruction", 0),
+        ("probe 1", "probe_1", 3),
+        ("probe all", "probe_all", 3),
+        ("PSNR", "psnr", 1),
+    ]
+    missing = f", {terms.missing:.0%} of the training images missing" if terms.missing else ""
+    lines = [f"## {terms.data}, {terms.budget:g} s of training{missing}", ""]
+    lines += _header(["method", "steps", "epochs", "seeds", *(heading for heading, _, _ in cells)])
+    for method, rows in _by_method(table.rows):
+        row = rows[0]
+        epochs = row["steps"] * row["batch_size"] / row["rows_in_training"]
+        facts = [method, str(row["steps"]), f"{epochs:.1f}", str(len(rows))]
+        lines.append(_line([*facts, *(_cell([r["figures"].get(figure) for r in rows], d) for _, figure, d in cells)]))
+    real = [_cell([table.ceilings.get(figure)], digits) for _, figure, digits in cells]
+    lines.append(_line(["*real rows*", "", "", "", *real]))
+    looked = "all" if terms.test_rows is None else str(terms.test_rows)
+    lines += [
+        "",
+        f"{looked} test rows, {terms.generated_rows} generated rows, "
+        f"{table.ceilings.get('photographs') or 'no'} images in every Fréchet distance. "
+        f"{_circumstances(table.rows)}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _by_method(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    methods: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        methods.setdefault(row["method"], []).append(row)
+    return list(methods.items())
+
+
+def _cell(values: Sequence[float | None], digits: int) -> str:
+    """A figure, or the mean of several seeds with half of their range behind it."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return number(None)
+    mean = number(sum(known) / len(known), digits)
+    return mean if len(known) == 1 else f"{mean} ± {number((max(known) - min(known)) / 2, digits)}"
+
+
+def _circumstances(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where and when the rows were measured, once if it was the same for all."""
+    machines = sorted({f"{row['processor']}, {row['threads']} threads, torch {row['torch']}" for row in rows})
+    dates = sorted({row["date"][:10] for row in rows})
+    commits = sorted({row["commit"] or f"msvae {row['msvae']}" for row in rows})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"{when}; {'; '.join(machines)}; commit {', '.join(commits)}."
+
+
+def anchors_section(path: Path) -> str:
+    """Published figures, apart from the measured ones."""
+    content = read_json(path)
+    lines = ["## Published figures (not measured here)", "", content["note"], ""]
+    for group in content["groups"]:
+        lines += [f"**{group['title']}**", "", *_header(["method", *group["columns"], "read from"])]
+        lines += [_line([row["method"], *map(str, row["values"]), row["mark"]]) for row in group["rows"]]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def speed_section(path: Path) -> str:
+    """One table of step times."""
+    content = read_json(path)
+    lines = [f"## {content['title']}", "", content["note"], "", *_header(content["columns"])]
+    lines += [_line([str(cell) for cell in row]) for row in content["table"]]
+    when = content["circumstances"]
+    lines += ["", f"{when['date']}; {when['processor']}, {when['threads']} threads; commit {when['commit']}.", ""]
+    return "\n".join(lines)
+
+
+def page(results: Path, anchors: Path | None = None) -> str:
+    """The whole page: every table of results in a folder, then what is published elsewhere."""
+    tables = [Results(path) for path in sorted(results.glob("quality-*.json"))]
+    parts = [INTRODUCTION, quality_tables(tables)]
+    if anchors is not None:
+        parts.append(anchors_section(anchors))
+    parts += [speed_section(path) for path in sorted(results.glob("speed-*.json"))]
+    return "\n".join(part for part in parts if part)
+
+
+def _header(names: Sequence[str]) -> list[str]:
+    return [_line(names), "|" + " --- |" * len(names)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

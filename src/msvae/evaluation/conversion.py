@@ -1,0 +1,110 @@
+"""Every conversion: for every subset of the sources and every target outside it, is the answer right and real?"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msvae.data.base import DataSet
+from msvae.evaluation.extent import Extent, parts
+from msvae.evaluation.photographs import Album
+from msvae.evaluation.yardstick import Yardstick, present_rows
+from msvae.metrics import PixelQuality, conditional_coherence, joined_quality, pixel_quality
+from msvae.models.base import MultiSourceModel
+from msvae.subsets import named_subsets, subset_label
+
+MOST_SUBSETS = 62  # all proper subsets of six sources; with more, sizes 1 and M-1 only
+
+
+def conversions(
+    model: MultiSourceModel, data: DataSet, yardstick: Yardstick, extent: Extent, album: Album | None, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Figures by `given->wanted`: pixels where a row's sources show the same thing, coherence of drawn answers.
+
+    The album gets one drawn image for each row, target and number of given sources: the subsets of that size take
+    turns over the rows, so that all sizes are judged by equally many images.
+    """
+    test = data.split("test")
+    generator = torch.Generator(model.device).manual_seed(seed)
+    subsets = proper_subsets(model.source_names)
+    figures: dict[str, dict[str, Any]] = {}
+    for given in subsets:
+        targets = [name for name in model.source_names if name not in given]
+        qualities: dict[str, list[tuple[PixelQuality, int]]] = defaultdict(list)
+        coherences: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        index = present_rows(test, given)
+        index = index if extent.rows is None else index[index < extent.rows]
+        for part in parts(index):
+            batch = test.batch(part)
+            means = model.sample(batch.select(given), targets, mode="mean") if data.shared_content else None
+            drawn = model.sample(batch.select(given), targets, generator=generator)
+            for target in targets:
+                known = batch.present[target]
+                if means is not None and bool(known.any()):
+                    source = model.sources[model.source_names.index(target)]
+                    quality = pixel_quality(means.values[target][known], batch.values[target][known], source)
+                    qualities[target].append((quality, int(known.sum())))
+                if test.labels is not None and target in yardstick.classifiers:
+                    verdict = yardstick.classifiers[target].look(drawn.values[target])
+                    coherences[target].append((conditional_coherence(verdict, test.labels[part]), len(part)))
+                if album is not None:
+                    turn = _turns(part, [s for s in subsets if len(s) == len(given) and target not in s], given)
+                    album.add(f"conditional {len(given)}", target, drawn.values[target][turn])
+        if len(index):
+            figures |= {
+                f"{subset_label(given)}->{target}": _entry(given, qualities[target], coherences[target])
+                for target in targets
+            }
+    return figures
+
+
+def _turns(rows: Tensor, subsets: Sequence[tuple[str, ...]], given: tuple[str, ...]) -> Tensor:
+    """Which of these rows are the given subset's."""
+    return rows % len(subsets) == subsets.index(given)
+
+
+def _entry(
+    given: Sequence[str], qualities: list[tuple[PixelQuality, int]], coherences: list[tuple[float, int]]
+) -> dict[str, Any]:
+    quality = joined_quality(qualities)
+    rows = sum(count for _, count in coherences)
+    coherence = sum(value * count for value, count in coherences) / rows if rows else None
+    entry = {"given": len(given), "psnr": quality.psnr, "ssim": quality.ssim, "coherence": coherence}
+    return entry if quality.accuracy is None else {**entry, "accuracy": quality.accuracy}
+
+
+def proper_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """All subsets but the whole; of many sources only those of one, and of all but one."""
+    subsets = [subset for subset in named_subsets(names) if len(subset) < len(names)]
+    if len(subsets) > MOST_SUBSETS:
+        subsets = [subset for subset in subsets if len(subset) in (1, len(names) - 1)]
+    return subsets
+
+
+def by_size(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Conditional coherence at k: the mean over all subsets of k sources and all targets outside them."""
+    sizes = sorted({entry["given"] for entry in figures.values()})
+    result: dict[str, float | None] = {}
+    for size in sizes:
+        values = [e["coherence"] for e in figures.values() if e["given"] == size and e["coherence"] is not None]
+        result[str(size)] = sum(values) / len(values) if values else None
+    return result
+
+
+def monotonicity(coherence: Mapping[str, float | None], frechet: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Does a model get worse when it is given more sources?
+
+    `coherence_gain` is the change from one given source to all but one. `coherence_fall` is the largest loss from k
+    to k+1 sources, `frechet_rise` the largest rise of the Fréchet distance from k to k+1; both are 0 for a model that
+    never gets worse.
+    """
+    right = [value for value in coherence.values() if value is not None]
+    far = [value for value in frechet.values() if value is not None]
+    return {
+        "coherence_gain": right[-1] - right[0] if len(right) > 1 else None,
+        "coherence_fall": max(0.0, *(a - b for a, b in pairwise(right))) if len(right) > 1 else None,
+        "frechet_rise": max(0.0, *(b - a for a, b in pairwise(far))) if len(far) > 1 else None,
+    }

@@ -1,0 +1,32 @@
+"""How much an evaluation looks at, and how it goes through rows without holding them all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+AT_ONCE = 500  # rows asked of a model at a time: memory does not grow with the number of test rows
+MOST_REAL = 5000  # real images whose features are kept
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many rows are looked at.
+
+    Args:
+        rows: test rows that are reconstructed and converted, the first ones; None for all.
+        generated: rows made from nothing.
+        photographs: images in each set of a Fréchet distance in ImageNet features, the first ones; 0 leaves these
+            distances out (they need the extra `msvae[metrics]`).
+    """
+
+    rows: int | None = None
+    generated: int = 1000
+    photographs: int = 0
+
+
+def parts(index: Tensor) -> Iterator[Tensor]:
+    """Row numbers, some at a time; nothing for no rows."""
+    for part in index.split(AT_ONCE):
+        if len(part):
+            yield part

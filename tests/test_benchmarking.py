@@ -1,0 +1,201 @@
+"""Comparisons under one budget: equal terms, kept results, honest timings; on few rows and tiny networks."""
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from conftest import TINY, TINY_TRAINING, Command
+from msvae.benchmarking import calibration as calibrating
+from msvae.benchmarking.calibration import Calibration, calibrate
+from msvae.benchmarking.quality import Comparison, compare
+from msvae.benchmarking.results import Results, Terms, summary
+from msvae.benchmarking.settings import compared_config
+from msvae.benchmarking.speed import random_rows, speed_table, training_step
+from msvae.benchmarking.tables import page
+from msvae.benchmarking.timing import Timing, alternating, operations, peak_of, ratio
+from msvae.cli.main import app
+from msvae.errors import ConfigError
+from msvae.evaluation import yardstick
+from msvae.evaluation.verifier import train_classifier
+from msvae.training.checkpoint import RunFolder
+
+ROOT = Path(__file__).parent.parent
+TERMS = Terms("colours", budget=2.0, missing=0.0, test_rows=40, generated_rows=40, photographs=0)
+SETTINGS: dict[str, Any] = {
+    **{f"model.{key}": value for key, value in TINY.items()},
+    **TINY_TRAINING,
+    "data.options.variants": 1,
+    "data.sources": ["blue", "green"],
+}
+
+
+def calibrated(path: Path, **seconds: float) -> Path:
+    entries = {
+        name: {"stages": {"training": {"share": 1.0, "seconds_per_step": value}}} for name, value in seconds.items()
+    }
+    path.write_text(json.dumps({"format_version": 1, "entries": entries}))
+    return path
+
+
+@pytest.fixture
+def comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comparison:
+    monkeypatch.setattr(yardstick, "train_classifier", functools.partial(train_classifier, steps=100))
+    measured = calibrated(tmp_path / "calibration.json", poe=0.2, moe=0.1)
+    return Comparison(TERMS, measured, tmp_path / "results", tmp_path / "runs", SETTINGS)
+
+
+def test_a_budget_is_a_number_of_steps(tmp_path: Path) -> None:
+    calibration = Calibration(tmp_path / "steps.json")
+    # two repeats of three windows: in each the fastest counts, then their mean
+    repeats = [{"training": [0.1, 0.9, 0.3]}, {"training": [0.5, 0.2, 0.3]}]
+    assert calibration.record("poe", repeats, batch_size=8) == pytest.approx({"training": 0.2})
+    stages = {"first": [0.1, 0.1], "second": [0.5, 0.5]}
+    calibration.record("staged", [stages], {"first": 1.0, "second": 3.0})
+    stored = Calibration(tmp_path / "steps.json")
+    assert stored.steps("poe", 60.0) == {"training": 300}
+    assert stored.steps("poe", 0.01) == {"training": 1}
+    assert stored.steps("staged", 40.0) == {"first": 100, "second": 60}
+    assert stored.entries["poe"]["stages"]["training"]["slowest"] == 0.9
+    assert {"date", "processor", "threads", "commit"} <= set(stored.entries["poe"])
+    with pytest.raises(ConfigError, match="Did you mean 'poe'"):
+        stored.steps("pie", 60.0)
+    (tmp_path / "steps.json").write_text('{"format_version": 99, "entries": {}}')
+    with pytest.raises(ConfigError, match="upgrade"):
+        Calibration(tmp_path / "steps.json")
+
+
+def test_steps_are_measured_with_the_real_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrating, "SECONDS_A_REPEAT", 0.0)
+    monkeypatch.setattr(calibrating, "REPEATS", 2)
+    calibration = Calibration(tmp_path / "steps.json")
+    calibrate(calibration, "poe", lambda steps: compared_config("colours", "poe", steps, settings=SETTINGS))
+    entry = calibration.entries["poe"]
+    measured = entry["stages"]["training"]
+    assert entry["repeats"] == 2
+    assert entry["batch_size"] == 16
+    assert measured["windows"] == calibrating.FEWEST_WINDOWS
+    assert 1e-4 < measured["seconds_per_step"] <= measured["median"] <= measured["slowest"]
+
+
+def test_a_comparison_is_kept_added_to_and_not_done_twice(comparison: Comparison, tmp_path: Path) -> None:
+    table = compare(comparison, ["poe"])
+    (row,) = table.rows
+    assert row["steps"] == 10
+    assert row["figures"] == summary(
+        json.loads((tmp_path / "runs/quality-colours-2s/poe-seed0/metrics.json").read_text())
+    )
+    assert 0 <= row["figures"]["coherence_1"] <= 1
+    assert row["figures"]["frechet_unconditional"] is None
+    assert table.ceilings["coherence_1"] > 0.1
+
+    first = table.path.read_text()
+    assert compare(comparison, ["poe"]).path.read_text() == first
+    added = compare(comparison, ["poe", "moe"], seeds=[0])
+    assert [(r["method"], r["steps"]) for r in added.rows] == [("poe", 10), ("moe", 20)]
+    assert added.rows[0] == row
+
+    text = page(comparison.results, ROOT / "benchmarks" / "anchors.json")
+    assert "## colours, 2 s of training" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| moe | 20 |")]
+    assert f"{added.rows[1]['figures']['coherence_1']:.3f}" in line
+    assert text.index("## colours") < text.index("## Published figures (not measured here)") < text.index("| MVAE |")
+    with pytest.raises(ConfigError, match="other terms"):
+        Results(table.path, Terms("colours", 2.0, 0.0, 41, 40, 0))
+    with pytest.raises(ConfigError, match="Did you mean 'mopoe'"):
+        compare(comparison, ["moppoe"])
+
+
+def test_a_stopped_run_goes_on_and_another_setting_starts_anew(comparison: Comparison) -> None:
+    compare(comparison, ["poe"])
+    folder = comparison.runs / "quality-colours-2s" / "poe-seed0"
+    trained = RunFolder(folder).latest().stat().st_mtime_ns
+    comparison.table.path.unlink()  # stopped while it was tested: the finished run is opened, not trained again
+    compare(comparison, ["poe"])
+    assert RunFolder(folder).latest().stat().st_mtime_ns == trained
+    other = Comparison(
+        TERMS, comparison.calibration, comparison.results, comparison.runs, {**SETTINGS, "model.latent": 5}
+    )
+    compare(other, ["poe"], again=True)
+    assert RunFolder(folder).config().model.latent == 5
+    assert len(other.table.rows) == 1
+
+
+def test_several_seeds_are_a_mean_and_half_their_range(tmp_path: Path) -> None:
+    results = Results(tmp_path / "quality-x.json", TERMS)
+    for seed, value in ((0, 0.5), (1, 0.7)):
+        results.add(_row(seed, {"coherence_1": value, "probe_1": None}), {"coherence_1": 0.9})
+    line = next(line for line in page(tmp_path).splitlines() if line.startswith("| poe"))
+    assert "| 0.600 ± 0.100 |" in line
+    assert "| 2.0 | 2 |" in line  # epochs, seeds
+    results.add(_row(1, {"coherence_1": 0.5}), {"coherence_1": 0.9})
+    assert "| 0.500 ± 0.000 |" in page(tmp_path)
+
+
+def _row(seed: int, figures: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {"method": "poe", "seed": seed, "steps": 10, "batch_size": 20, "rows_in_training": 100}
+    machine = {"processor": "some", "threads": 1, "torch": "2", "date": "2026-01-01", "commit": None, "msvae": "0"}
+    return {**facts, **machine, "figures": dict(figures)}
+
+
+def test_steps_take_turns() -> None:
+    calls: list[str] = []
+    timings = alternating({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3)
+    assert "".join(calls) == "abab" + "abbaab"  # two rounds of warm-up, then the order turns
+    assert len(timings["a"].seconds) == 3
+    assert ratio(Timing((2.0, 9.0, 4.0)), Timing((1.0, 3.0, 4.0))) == 2.0
+    assert (Timing((3.0, 1.0, 2.0)).minimum, Timing((3.0, 1.0, 2.0)).median) == (1.0, 2.0)
+
+
+def test_operations_are_counted() -> None:
+    one = torch.ones(3)
+
+    def adds(count: int) -> None:
+        for _ in range(count):
+            torch.add(one, one)
+
+    assert operations(lambda: adds(7)) == 7
+    assert operations(lambda: adds(9)) == 9
+
+
+def test_peaks_are_of_fresh_processes() -> None:
+    tell = "from msvae.benchmarking.timing import peak_megabytes; print(f'{{\"megabytes\": {peak_megabytes()}}}')"
+    held = bytearray(300_000_000)  # what the parent holds does not count
+    small = peak_of(["-c", tell])["megabytes"]
+    large = peak_of(["-c", f"held = bytearray(200_000_000); {tell}"])["megabytes"]
+    assert 150 < large - small < 250
+    del held
+    with pytest.raises(RuntimeError, match="ZeroDivision"):
+        peak_of(["-c", "1 / 0"])
+
+
+def test_speed_is_measured_for_every_method(tmp_path: Path) -> None:
+    batch = random_rows(3, 6, missing=0.5)
+    assert torch.stack(list(batch.present.values())).any(dim=0).all()
+    assert not torch.stack(list(batch.present.values())).all()
+    training_step("mvtcae", batch, TINY)()
+    settings = {key: value for key, value in TINY.items() if key != "sampler_components"}
+    content = speed_table(["poe"], tmp_path / "speed-own.json", sources=2, rows=4, rounds=2, settings=settings)
+    assert [row[0] for row in content["table"]] == ["poe"]
+    assert all(entry["operations"] > 100 and entry["peak_megabytes"] > 50 for entry in content["measured"])
+    assert "| poe |" in page(tmp_path)
+
+
+def test_the_command_writes_the_page(msvae: Command, tmp_path: Path) -> None:
+    Results(tmp_path / "results" / "quality-x.json", TERMS).add(_row(0, {"coherence_1": 0.5}), {"coherence_1": 0.9})
+    msvae("bench", "table", "--results", "results", "-o", "page.md")
+    assert "| poe |" in (tmp_path / "page.md").read_text()
+    words = CliRunner().invoke(app, ["bench", "quality", "--help"]).output
+    assert "Example" in words
+
+
+def test_the_scripts_explain_themselves_without_the_peer() -> None:
+    words = [sys.executable, str(ROOT / "benchmarks" / "peer" / "quality.py"), "--help"]
+    assert "--stubs" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
