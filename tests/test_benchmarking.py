@@ -1,6 +1,5 @@
 """Comparisons under one budget: equal terms, kept results, honest timings; on few rows and tiny networks."""
 
-import functools
 import json
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from conftest import TINY, TINY_TRAINING, Command
 from msvae.benchmarking import calibration as calibrating
@@ -21,10 +19,10 @@ from msvae.benchmarking.settings import compared_config
 from msvae.benchmarking.speed import random_rows, speed_table, training_step
 from msvae.benchmarking.tables import page
 from msvae.benchmarking.timing import Timing, alternating, operations, peak_of, ratio
-from msvae.cli.main import app
+from msvae.data import DataSet, Rows
 from msvae.errors import ConfigError
 from msvae.evaluation import yardstick
-from msvae.evaluation.verifier import train_classifier
+from msvae.evaluation.verifier import Classifier, train_classifier
 from msvae.training.checkpoint import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -45,9 +43,19 @@ def calibrated(path: Path, **seconds: float) -> Path:
     return path
 
 
+VERIFIERS: dict[str, Classifier] = {}
+
+
+def trained_once(data: DataSet, rows: Rows, name: str, classes: int, seed: int) -> Classifier:
+    """A verifier of few steps, the same in every test."""
+    if name not in VERIFIERS:
+        VERIFIERS[name] = train_classifier(rows, name, classes, seed, steps=100)
+    return VERIFIERS[name]
+
+
 @pytest.fixture
 def comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Comparison:
-    monkeypatch.setattr(yardstick, "train_classifier", functools.partial(train_classifier, steps=100))
+    monkeypatch.setattr(yardstick, "verifier_of", trained_once)
     measured = calibrated(tmp_path / "calibration.json", poe=0.2, moe=0.1)
     return Comparison(TERMS, measured, tmp_path / "results", tmp_path / "runs", SETTINGS)
 
@@ -139,6 +147,16 @@ def test_several_seeds_are_a_mean_and_half_their_range(tmp_path: Path) -> None:
     assert "| 0.500 ± 0.000 |" in page(tmp_path)
 
 
+def test_rows_of_the_prior_do_not_stand_as_those_of_a_fitted_sampler() -> None:
+    figures: dict[str, Any] = {name: {} for name in ("photographs", "ceilings", "probe", "sources", "monotonicity")}
+    figures |= {"conditional_coherence": {"1": 0.5}}
+    alone = summary({**figures, "generation": {"joint_coherence": 0.1, "drawn_from": "prior"}})
+    assert (alone["joint_coherence"], alone["prior_joint_coherence"]) == (None, 0.1)
+    made = {"joint_coherence": 0.6, "prior_joint_coherence": 0.1, "drawn_from": "fitted sampler"}
+    both = summary({**figures, "generation": made})
+    assert (both["joint_coherence"], both["prior_joint_coherence"]) == (0.6, 0.1)
+
+
 def _row(seed: int, figures: Mapping[str, Any]) -> dict[str, Any]:
     facts = {"method": "poe", "seed": seed, "steps": 10, "batch_size": 20, "rows_in_training": 100}
     machine = {"processor": "some", "threads": 1, "torch": "2", "date": "2026-01-01", "commit": None, "msvae": "0"}
@@ -192,8 +210,7 @@ def test_the_command_writes_the_page(msvae: Command, tmp_path: Path) -> None:
     Results(tmp_path / "results" / "quality-x.json", TERMS).add(_row(0, {"coherence_1": 0.5}), {"coherence_1": 0.9})
     msvae("bench", "table", "--results", "results", "-o", "page.md")
     assert "| poe |" in (tmp_path / "page.md").read_text()
-    words = CliRunner().invoke(app, ["bench", "quality", "--help"]).output
-    assert "Example" in words
+    assert "Did you mean 'mopoe'" in msvae("bench", "quality", "--methods", "moppoe", code=2).stderr
 
 
 def test_the_scripts_explain_themselves_without_the_peer() -> None:

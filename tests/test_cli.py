@@ -26,7 +26,7 @@ SETTINGS = [
 
 def test_help_and_version(msvae: Command) -> None:
     text = msvae("--help").stdout
-    questions = ("reconstruct", "convert", "fuse", "interpolate", "generate", "impute", "features")
+    questions = ("reconstruct", "convert", "fuse", "interpolate", "generate", "impute", "features", "likelihood")
     for name in ("train", "evaluate", "report", "demo", *questions):
         assert name in text
         assert "Example" in msvae(name, "--help").stdout
@@ -113,6 +113,8 @@ def test_fuse_interpolate_generate_impute_features(msvae: Command, run: Path, tm
     assert answer["filled"]["blue"] == ["00002"]
     assert answer["filled"]["green"] == []
     msvae("features", run, "-g", "blue", "-g", "green", "-o", "g/features.npz", "--rows", "0:6")
+    told = json.loads(msvae("likelihood", run, "-g", "blue", "-k", "5", "--rows", "0:4", "--json").stdout)
+    assert len(told["nats"]) == 4
     with np.load(tmp_path / "g" / "features.npz") as arrays:
         assert arrays["pooled"].shape == (6, 6)
         assert arrays["maps_blue"].shape[0] == 6

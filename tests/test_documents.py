@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from msvae.models import METHODS
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -25,3 +27,17 @@ def test_links_lead_to_files(name: str) -> None:
         link = target[0] or target[1]
         if "://" not in link:
             assert (document.parent / link).exists(), link
+
+
+def test_every_method_has_a_page_with_its_paper_its_limits_and_its_command() -> None:
+    folder = ROOT / "docs" / "methods"
+    index = (folder / "README.md").read_text()
+    for name, method in METHODS.items():
+        if name == "flow":
+            continue
+        page = (folder / f"{name.replace('+', '-plus')}.md").read_text()
+        assert f"(`{name}`)" in page
+        assert f"--method {name} " in page
+        for part in (method.paper, method.cost, "## Maths", "## When to use it", "## Limitations", "Published: "):
+            assert part in page, (name, part)
+        assert f"[{name}]" in index

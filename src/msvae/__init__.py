@@ -40,6 +40,7 @@ _HOMES = {
     "generate": "msvae.questions",
     "impute": "msvae.questions",
     "features": "msvae.questions",
+    "likelihood": "msvae.questions",
     "report": "msvae.api",
     "methods": "msvae.api",
     "demo": "msvae.api",
@@ -53,7 +54,17 @@ if TYPE_CHECKING:
     from msvae.data import DataSet, Rows, complete_rows, load_data
     from msvae.errors import MsvaeError
     from msvae.models import METHODS, JointVAE, MultiSourceModel
-    from msvae.questions import convert, features, fuse, generate, impute, interpolate, reconstruct, weight_path
+    from msvae.questions import (
+        convert,
+        features,
+        fuse,
+        generate,
+        impute,
+        interpolate,
+        likelihood,
+        reconstruct,
+        weight_path,
+    )
     from msvae.source import Source, SourceBatch
     from msvae.training.run import Run, open_run
 

@@ -11,7 +11,6 @@ from msvae.data import DataSet, Rows, load_data, prepared
 from msvae.errors import ConfigError, DataError
 from msvae.evaluation import Extent, evaluate_model
 from msvae.models import METHODS, Method, with_method
-from msvae.models.published import FLOW
 from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
@@ -130,7 +129,7 @@ def evaluate(
     opened = run if isinstance(run, Run) else open_run(run, networks=networks)
     state = opened.folder.state()
     single = None
-    if baseline and opened.config.model.method not in ("single", FLOW):
+    if baseline and isinstance(opened.config.model, ModelConfig) and opened.config.model.method != "single":
         single = single_baseline(opened, data=data, networks=networks, display=display).model
     rows = opened.data(data)
     figures = evaluate_model(
@@ -183,7 +182,7 @@ def single_baseline(
     shutil.rmtree(folder, ignore_errors=True)  # of another number of steps: the run has been trained on since
     joint = run.config.model
     if not isinstance(joint, ModelConfig):
-        raise ConfigError("The flow is made of single-source VAEs already; it has no baseline.")
+        raise ConfigError(f"Method {joint.method!r} has no single-source baseline: its first stage is that.")
     model = {
         **with_method("single", joint.model_dump()),
         "latent": joint.latent + joint.private,  # as many numbers as a source is drawn from in the joint model

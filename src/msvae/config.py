@@ -95,6 +95,33 @@ class ModelConfig(Settings):
     sampler_components: int = Field(default=20, ge=0, le=1000)
 
 
+class AugmentConfig(Settings):
+    """Random changes of training rows; all off by default. See `msvae.data.augment`.
+
+    The geometric ones are drawn once a row and done to all its sources; the photometric ones once a row and source.
+
+    Args:
+        flip_horizontal, flip_vertical: probability of a mirrored row.
+        shift: largest shift, as a share of the side.
+        rotate: largest angle, in degrees.
+        scale: largest change of size: factors from 1 / (1 + scale) to 1 + scale.
+        crop: largest share of the side that is cut away; the rest is enlarged to the full size.
+        brightness: largest number added, as a share of the value range.
+        contrast: factors from 1 - contrast to 1 + contrast, about the image's mean.
+        noise: standard deviation of Gaussian noise, as a share of the value range.
+    """
+
+    flip_horizontal: float = Field(default=0.0, ge=0, le=1)
+    flip_vertical: float = Field(default=0.0, ge=0, le=1)
+    shift: float = Field(default=0.0, ge=0, le=0.5)
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    scale: float = Field(default=0.0, ge=0, le=1)
+    crop: float = Field(default=0.0, ge=0, le=0.9)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    noise: float = Field(default=0.0, ge=0, le=1)
+
+
 class FlowConfig(Settings):
     """The shared-latent flow (see docs/flow.md).
 
@@ -172,33 +199,6 @@ AnyModelConfig = Annotated[
     Annotated[ModelConfig, Tag("joint-vae")] | Annotated[FlowConfig, Tag("shared-flow")], Discriminator(_family)
 ]
 FAMILIES: dict[str, type[Settings]] = {"joint-vae": ModelConfig, "shared-flow": FlowConfig}
-
-
-class AugmentConfig(Settings):
-    """Random changes of training rows; all off by default. See `msvae.data.augment`.
-
-    The geometric ones are drawn once a row and done to all its sources; the photometric ones once a row and source.
-
-    Args:
-        flip_horizontal, flip_vertical: probability of a mirrored row.
-        shift: largest shift, as a share of the side.
-        rotate: largest angle, in degrees.
-        scale: largest change of size: factors from 1 / (1 + scale) to 1 + scale.
-        crop: largest share of the side that is cut away; the rest is enlarged to the full size.
-        brightness: largest number added, as a share of the value range.
-        contrast: factors from 1 - contrast to 1 + contrast, about the image's mean.
-        noise: standard deviation of Gaussian noise, as a share of the value range.
-    """
-
-    flip_horizontal: float = Field(default=0.0, ge=0, le=1)
-    flip_vertical: float = Field(default=0.0, ge=0, le=1)
-    shift: float = Field(default=0.0, ge=0, le=0.5)
-    rotate: float = Field(default=0.0, ge=0, le=180)
-    scale: float = Field(default=0.0, ge=0, le=1)
-    crop: float = Field(default=0.0, ge=0, le=0.9)
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    noise: float = Field(default=0.0, ge=0, le=1)
 
 
 class TrainingConfig(Settings):

@@ -16,7 +16,9 @@ from torch import Tensor
 from msvae.blending import BLENDS
 from msvae.data.images import read_rows
 from msvae.errors import ConfigError, SourceError, unknown
+from msvae.evaluation.likelihood import log_likelihood
 from msvae.models.base import Features, Mode, MultiSourceModel, Weights
+from msvae.models.joint import JointVAE
 from msvae.source import Source, SourceBatch, check_batch, source_named
 from msvae.training.run import Run, open_run
 
@@ -240,6 +242,22 @@ def features(run: Asked, given: Given) -> Features:
     model = model_of(run)
     with torch.no_grad():
         return model.features(as_batch(given, model.sources))
+
+
+def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> Tensor:
+    """log p of the given images together, in nats for each row, by importance sampling (see `log_likelihood`).
+
+    Args:
+        samples: codes drawn for each row; the figure is a lower bound in expectation, and tightens with them.
+
+    Raises:
+        ConfigError: for a model that is no joint VAE, or fewer than one sample.
+    """
+    model = model_of(run)
+    if not isinstance(model, JointVAE):
+        raise ConfigError("The likelihood is known for joint VAEs alone.")
+    batch = as_batch(given, model.sources)
+    return log_likelihood(model, batch, samples, generator=_generator(model, seed))
 
 
 def _generator(model: MultiSourceModel, seed: int) -> torch.Generator:

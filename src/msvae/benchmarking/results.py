@@ -84,16 +84,18 @@ def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
     probes = _probes_by_size(figures["probe"])
     errors = [entry["psnr"] for entry in figures["sources"].values() if entry["psnr"] is not None]
     coherence = figures["conditional_coherence"]
+    # without a fitted sampler the only generated rows are the prior's
+    prior, fitted = ("", None) if made.get("drawn_from") == "prior" else ("prior_", "")
     return {
         **{f"coherence_{size}": value for size, value in coherence.items()},
-        "joint_coherence": made.get("joint_coherence"),
-        "prior_joint_coherence": made.get("prior_joint_coherence"),
+        "joint_coherence": None if fitted is None else made.get("joint_coherence"),
+        "prior_joint_coherence": made.get(f"{prior}joint_coherence"),
         "class_entropy": made.get("class_entropy"),
-        "prior_class_entropy": made.get("prior_class_entropy"),
+        "prior_class_entropy": made.get(f"{prior}class_entropy"),
         "within_class_variance": made.get("within_class_variance"),
         **{f"frechet_conditional_{size}": value for size, value in seen.get("conditional", {}).items()},
-        "frechet_unconditional": seen.get("unconditional"),
-        "prior_frechet_unconditional": seen.get("prior_unconditional"),
+        "frechet_unconditional": None if fitted is None else seen.get("unconditional"),
+        "prior_frechet_unconditional": seen.get(f"{prior}unconditional"),
         "frechet_reconstruction": seen.get("reconstruction"),
         "wide_frechet": seen.get("wide"),
         "feature_distance": seen.get("feature_distance"),

@@ -13,10 +13,11 @@ INTRODUCTION = """# Benchmarks
 Made by `msvae bench table` from the files in `benchmarks/results`; [benchmarks/README.md](../benchmarks/README.md)
 has the commands that made those.
 
-Every method of a table was trained on the same rows for the same time on two CPU cores: a budget is a number of
-steps, from the seconds that a step takes on the idle machine. All figures are of **test rows**; choices were made on
-validation rows. [The guide](guide.md#what-the-figures-mean) says what each figure means. A method called `peer ...`
-is that of PyPI `multivae` with its own networks and published settings, untuned, judged by the same judges.
+Every method of a table was trained on the same rows for the same time: a budget is a number of steps, from the
+seconds that a step takes on the idle machine. All figures are of **test rows**. Ours share the settings of
+`msvae.benchmarking.settings`, and none was tuned for a method.
+[The guide](guide.md#what-the-figures-mean) says what each figure means. A method called `peer ...` is that of PyPI
+`multivae` with its own networks and published settings, untuned, judged by the same judges.
 
 - **k given**: coherence of the source that is drawn from k others, mean over all subsets and targets. **joint**:
   share of generated rows on which all sources agree, drawn from the prior and from a Gaussian mixture fitted to

@@ -21,7 +21,11 @@ def generation(
     them."""
     if not yardstick.classifiers and album is None:
         return {}
-    figures: dict[str, Any] = {"rows": extent.generated, "features": FEATURES_NAME}
+    figures: dict[str, Any] = {
+        "rows": extent.generated,
+        "features": FEATURES_NAME,
+        "drawn_from": "fitted sampler" if model.has_fitted_sampler else "prior",
+    }
     ways = [("prior_", True), ("", False)] if model.has_fitted_sampler else [("", True)]
     for prefix, from_prior in ways:
         generator = torch.Generator(model.device).manual_seed(seed)

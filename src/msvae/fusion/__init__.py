@@ -8,6 +8,7 @@ from msvae.fusion.consensus import Consensus
 from msvae.fusion.generalised import GeneralisedProduct
 from msvae.fusion.hellinger import HellingerGaussian, HellingerMixture
 from msvae.fusion.joint_encoder import JointEncoder
+from msvae.fusion.joint_flows import JointFlows
 from msvae.fusion.mixture import MixtureOfExperts
 from msvae.fusion.product import ProductOfExperts
 from msvae.fusion.separate import Separate
@@ -26,6 +27,7 @@ FUSIONS: dict[str, type[Fusion]] = {
     "consensus": Consensus,
     "attention": Attention,
     "joint": JointEncoder,
+    "joint_flows": JointFlows,
     "separate": Separate,
 }
 

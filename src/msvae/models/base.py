@@ -34,8 +34,6 @@ class Features:
 class MultiSourceModel(nn.Module):
     """The joint distribution of several sources."""
 
-    progress: float = 1.0  # share of the training that is done, told by the loop; schedules of objectives read it
-
     def __init__(self, sources: Sequence[Source]) -> None:
         super().__init__()
         if not sources:
@@ -118,6 +116,9 @@ class MultiSourceModel(nn.Module):
 
     def enter_stage(self, name: str) -> None:
         """Make `loss` that of a stage, and only its parameters trainable; nothing for models of one stage."""
+
+    def tell_progress(self, share: float) -> None:
+        """How far the stage is, from 0 to 1, before every step; nothing for most models."""
 
     def stage_rows(self, name: str, rows: RowSource) -> RowSource:
         """What a stage trains on: the training rows, or what the stages before have computed from them."""

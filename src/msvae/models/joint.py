@@ -26,6 +26,7 @@ from msvae.priors import Guard, build_prior, build_sampler
 from msvae.source import Source, SourceBatch, check_batch
 
 ENCODED_AT_ONCE = 500
+DECODED_AT_ONCE_ON_CPU = 256
 VALUES_DECODED_AT_ONCE = 16_000_000  # image values; at 28x28x3 some 700 MB of activations
 
 
@@ -46,6 +47,7 @@ class JointVAE(MultiSourceModel):
     ) -> None:
         super().__init__(sources)
         self.config = config
+        self.progress = 1.0  # of the training; schedules of objectives read it
         self.fusion_settings = FusionSettings(len(sources), config.latent, config.prior_expert, config.dependence)
         self.fusion = build_fusion(config.fusion, self.fusion_settings)
         self.objective = build_objective(config, len(sources))
@@ -78,6 +80,9 @@ class JointVAE(MultiSourceModel):
     @property
     def has_fitted_sampler(self) -> bool:
         return self.sampler is not None and self.sampler.is_fitted
+
+    def tell_progress(self, share: float) -> None:
+        self.progress = share
 
     @property
     def needs_complete_rows(self) -> bool:
@@ -155,11 +160,14 @@ class JointVAE(MultiSourceModel):
                 scores.append(flat_codes.new_zeros(len(asked)))
                 continue
             code = self._code_of(index, _take(flat_codes, pairs), _take(private[:, index].flatten(0, 1), pairs))
-            raw = self.networks.decode(name, code)
-            which = torch.arange(len(asked), device=raw.device) if pairs is None else pairs
+            which = torch.arange(len(asked), device=code.device) if pairs is None else pairs
             target = source.normalise(batch.values[name])
-            target = target if len(codes) == 1 and pairs is None else target[which % rows]
-            score = likelihood_of(source).log_prob(raw, target, source)
+            likelihood = likelihood_of(source)
+            parts = [
+                likelihood.log_prob(self.networks.decode(name, some), target[of % rows], source)
+                for some, of in zip(*(_parts(tensor) for tensor in (code, which)), strict=True)
+            ]
+            score = torch.cat(parts)
             scores.append(score if pairs is None else _put(score, pairs, len(asked)))
         return torch.stack([score.unflatten(0, (-1, rows)) for score in scores], dim=1)
 
@@ -293,6 +301,11 @@ def _present_rows(present: Tensor) -> Tensor | None:
 
 def _take(values: Tensor, rows: Tensor | None) -> Tensor:
     return values if rows is None else values[rows]
+
+
+def _parts(values: Tensor) -> Sequence[Tensor]:
+    """Rows in parts whose maps stay in a CPU's cache; a GPU takes all at once."""
+    return values.split(DECODED_AT_ONCE_ON_CPU) if values.device.type == "cpu" else [values]
 
 
 def _put(values: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -29,8 +29,6 @@ class Method:
     partial_rows: bool = True
 
 
-FLOW = "flow"  # settings of its own: `FlowConfig`
-
 METHODS: dict[str, Method] = {
     "single": Method(
         summary="M independent single-source VAEs: the baseline of every joint model",
@@ -138,6 +136,15 @@ METHODS: dict[str, Method] = {
         limits="complete rows only; single encoders need not agree with the joint one",
         partial_rows=False,
     ),
+    "jnf": Method(
+        summary="a joint encoder, and normalizing flows of single sources that follow it (needs zuko)",
+        settings={"fusion": "joint_flows", "objective": "jnf"},
+        paper="Senellart et al., arXiv 2302.03461",
+        year=2023,
+        cost="M encodes, M decodes, M flows",
+        limits="complete rows only; subsets of several sources are answered by 32 particles of each",
+        partial_rows=False,
+    ),
     "dmvae": Method(
         summary="shared and private codes; each source drawn from the joint code and from each source's",
         settings={"fusion": "poe", "prior_expert": True, "objective": "dmvae"},
@@ -197,11 +204,11 @@ METHODS: dict[str, Method] = {
         cost="M encodes, M (2^M - 1) decodes; M with model.decodes=drawn",
         limits="at most 16 sources; costly with all subsets",
     ),
-    FLOW: Method(
-        summary="shared-latent flow: single-source VAEs, one shared code, a Transformer converter (docs/flow.md)",
-        paper="this project; parts cited in docs/flow.md",
+    "flow": Method(
+        summary="shared-latent flow: single-source VAEs, one shared code, a Transformer converter; see docs/flow.md",
+        paper="docs/flow.md",
         year=2026,
-        cost="four stages; an answer takes a decode and one pass of a Transformer, a drawn one some ten",
-        limits="sources need rows in common; details are drawn as well as the single-source VAEs reconstruct them",
+        cost="four stages; a decode and a few passes of a Transformer for each answer",
+        limits="sources need rows in common; expected images take one pass, drawn ones many",
     ),
 }

@@ -22,8 +22,9 @@ from msvae.flow.coded import CodedBatch, Evidence, joined
 from msvae.flow.content import Content, pooled
 from msvae.flow.converter import Converter, log_of
 from msvae.flow.renderer import Renderer
+from msvae.fusion import FusionSettings
 from msvae.fusion.barycenter import Barycenter
-from msvae.fusion.base import FusionSettings, normalised
+from msvae.fusion.base import normalised
 from msvae.fusion.product import ProductOfExperts
 from msvae.models.base import Features, Loss, Mode, MultiSourceModel, Weights
 from msvae.models.stages import RowSource, Stage, in_chunks
@@ -86,6 +87,7 @@ class SharedFlow(MultiSourceModel):
         self.sampling = Sampling(config.guidance, config.code_steps, config.image_steps)
         self.stage: str | None = None
         self.progress = 0.0
+        self.fusion_settings = FusionSettings(len(sources), config.code * config.grid**2)
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -159,6 +161,9 @@ class SharedFlow(MultiSourceModel):
                 f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
                 f"sources ({', '.join(self.source_names)}) or sizes."
             ) from None
+
+    def tell_progress(self, share: float) -> None:
+        self.progress = share
 
     def train(self, mode: bool = True) -> "SharedFlow":
         super().train(mode)
@@ -318,8 +323,8 @@ class SharedFlow(MultiSourceModel):
         variances = self.spread[:, None].log().expand_as(means)
         experts = Experts(means, variances, evidence.present)
         if rule == "barycenter":
-            return Barycenter(self._fusion_settings)(experts, vector)
-        product = ProductOfExperts(self._fusion_settings)(experts, vector)
+            return Barycenter(self.fusion_settings)(experts, vector)
+        product = ProductOfExperts(self.fusion_settings)(experts, vector)
         if rule == "product":
             return product
         log_weights = None if vector is None else log_of(vector, len(batch))
@@ -336,10 +341,6 @@ class SharedFlow(MultiSourceModel):
     def _shares(self, vector: Tensor | None, present: Bool[Tensor, "sources rows"]) -> Float[Tensor, "sources rows"]:
         vector = torch.ones(len(present), device=present.device) if vector is None else vector
         return normalised(vector[:, None] * present)
-
-    @property
-    def _fusion_settings(self) -> FusionSettings:
-        return FusionSettings(len(self.sources), self.content.slots * self.content.size)
 
     @torch.no_grad()
     def codes(

@@ -2,7 +2,13 @@
 
 from msvae.config import ModelConfig
 from msvae.errors import ConfigError, unknown
-from msvae.objectives.agreement import ConditionalRedundancy, JointAgreement, TotalCorrelation, TripleElbo
+from msvae.objectives.agreement import (
+    ConditionalRedundancy,
+    FlowFollowers,
+    JointAgreement,
+    TotalCorrelation,
+    TripleElbo,
+)
 from msvae.objectives.base import Loss, Objective
 from msvae.objectives.contrast import cross_source_contrast
 from msvae.objectives.disentangled import Disentangled
@@ -20,6 +26,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "crmvae": ConditionalRedundancy,
     "jmvae": JointAgreement,
     "telbo": TripleElbo,
+    "jnf": FlowFollowers,
     "mmjsd": JensenShannon,
     "mmvm": MutualAlignment,
     "dmvae": Disentangled,

@@ -9,6 +9,8 @@ from torch import Generator
 
 from msvae import gaussian
 from msvae.config import ModelConfig
+from msvae.errors import ConfigError
+from msvae.fusion.joint_flows import JointFlows
 from msvae.objectives.base import Loss, Objective, singles, summary, weighted
 from msvae.posterior import Evidence
 from msvae.source import SourceBatch
@@ -129,3 +131,32 @@ class TripleElbo(Objective):
         own_kl = (gaussian.kl_divergence(shared.means, shared.log_variances, zero, zero) * present).sum(dim=0)
         total = self.beta * (kl + own_kl) - weighted(model, scores) - weighted(model, own_scores).sum(dim=0)
         return summary(model, total, scores, present, kl=kl, own_kl=own_kl)
+
+
+class FlowFollowers(Objective):
+    """loss = -ELBO(X) by the joint encoder - sum_m log q_m(z | x_m),  z ~ q_X, held
+
+    The flows of single sources follow the joint posterior by maximum likelihood. JNF (Senellart et al. 2023, arXiv
+    2302.03461) trains them in a second stage; here both run side by side, since z is held.
+    """
+
+    needs_complete_rows = True
+
+    def __init__(self, config: ModelConfig, source_count: int) -> None:
+        super().__init__(config, source_count)
+        if config.fusion != "joint_flows":
+            raise ConfigError(f"The objective 'jnf' trains the fusion 'joint_flows', not {config.fusion!r}.")
+
+    def forward(
+        self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
+    ) -> Loss:
+        assert isinstance(model.fusion, JointFlows)
+        present, shared = evidence.present, evidence.shared
+        posterior = model.fusion(shared)
+        code = posterior.sample(generator)
+        private = model.private_codes(evidence, present[None], generator)
+        scores = model.log_likelihoods(code[None], private, batch, present[None])[0]
+        kl = model.prior.kl(posterior, code) + model.private_kl(evidence, present)
+        following = -model.fusion.log_posteriors(shared, code.detach()[None])[:, 0].sum(dim=0)
+        total = self.beta * kl - weighted(model, scores) + following
+        return summary(model, total, scores, present, kl=kl, following=following)

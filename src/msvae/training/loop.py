@@ -78,7 +78,6 @@ def fit(
         plan.restore(checkpoint.extra.get("stages", {}), checkpoint.total_steps)
     log = MetricsLog(run.metrics_log)
     log.cut_after(step)
-    balance = balance_weights(train.present, config.balance)
     generator = torch.Generator(accelerator.device)
     changes = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
@@ -98,6 +97,7 @@ def fit(
             if plan.is_new(step):
                 seconds += time.perf_counter() - began
             meter = plan.meter(step, seconds) if length is None else None
+            balance = balance_weights(train.present, config.balance)
             order = BatchOrder(len(rows), max(1, round(config.batch_size * stage.rows)), config.seed, balance)
             peak = config.learning_rate * stage.rate
             while length is None or step < plan.first_step + length:
@@ -105,18 +105,18 @@ def fit(
                 noise_seed = derived_seed(config.seed, "noise", step)
                 torch.manual_seed(noise_seed)  # for users' modules with dropout and the like
                 generator.manual_seed(noise_seed)
+                changes.manual_seed(derived_seed(config.seed, "augment", step))
                 local = step - plan.first_step
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(local, peak, config.warmup_steps, length)
-                model.progress = local / length if length else 0.0
-                changes.manual_seed(derived_seed(config.seed, "augment", step))
+                model.tell_progress(0.0 if length is None else local / length)
 
                 index = order(local)
                 parts = index.tensor_split(min(config.accumulation, len(index)))
                 losses: list[Loss] = []
                 for part in parts:
                     batch = rows.batch(part).to(accelerator.device)
-                    if rows is train:  # what a model has computed from rows is not theirs to change
+                    if rows is train:  # not what earlier stages have computed
                         batch = augmented(batch, train.sources, config.augment, changes)
                     loss = wrapped(batch, generator)
                     refuse_non_finite_loss(loss, step, run)
@@ -167,10 +167,16 @@ def fit(
                 _check_gate(model_of(averaged), stage, validation, log, step, run, display)
 
     trained = model_of(averaged).eval()
-    some = BatchOrder(len(train), config.batch_size, config.seed).some(_affordable_rows(train))
-    trained.after_training(train.batch(some), config.seed)
+    order = BatchOrder(len(train), 1, config.seed)
+    trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
     state.save(step, plan, seconds, finished=True)
     return trained
+
+
+def _affordable_rows(rows: Rows) -> int:
+    """How many rows may lie in memory at once after training."""
+    row_bytes = 4 * sum(source.value_count for source in rows.sources)
+    return min(AFTER_TRAINING_ROWS, max(AFTER_TRAINING_LEAST_ROWS, AFTER_TRAINING_BYTES // row_bytes))
 
 
 def _check_gate(
@@ -195,12 +201,6 @@ def _check_gate(
             f"Stage {stage.name!r} failed its gate: {gate.failure} Everything is kept in {run.path}. "
             "Train longer, or go on all the same with --resume."
         )
-
-
-def _affordable_rows(rows: Rows) -> int:
-    """How many rows may lie in memory at once after training."""
-    row_bytes = 4 * sum(source.value_count for source in rows.sources)
-    return min(AFTER_TRAINING_ROWS, max(AFTER_TRAINING_LEAST_ROWS, AFTER_TRAINING_BYTES // row_bytes))
 
 
 def _average_with(decay: float) -> Any:
