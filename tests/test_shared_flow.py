@@ -196,6 +196,43 @@ def test_autoencoders_are_taken_over(straight: Run, passing: None, tmp_path: Pat
         )
 
 
+def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passing: None, tmp_path: Path) -> None:
+    """Bit for bit; in every kind of question that does not name the new source."""
+    generator_of_rows = np.random.default_rng(1)
+    sources = [*DATA.sources, Source("d", (3, 8, 8))]
+    images = {source.name: generator_of_rows.random((40, *source.shape)) for source in sources}
+    rows = complete_rows(sources, images)
+    rows.present["d"][::3] = False
+    data = DataSet("more", {"train": rows, "test": rows}, shared_content=True)
+    run = api.train(
+        data,
+        "flow",
+        out=tmp_path / "run",
+        settings={**TINY_TRAINING, "training.steps": 12, "model.extends": str(straight.folder.path)},
+    )
+    run = open_run(run.folder.path)
+    assert run.model.source_names == ("a", "b", "c", "d")
+    before, after = straight.model.state_dict(), run.model.state_dict()
+    new = [name for name in after if name not in before]
+    assert new
+    assert all("of_d" in name for name in new)
+    for name in before:
+        assert torch.equal(before[name], after[name][: len(before[name])] if name == "spread" else after[name]), name
+    old = DATA.split("test").batch(slice(0, 6)).select(["a", "b"])
+    for mode in ("mean", "sample"):
+        for rule in ("own", "product", "barycenter"):
+            one, two = (
+                model.sample(old, ["a", "c"], 2, {"a": 1.0, "b": 3.0}, mode, rule, generator()).values
+                for model in (straight.model.eval(), run.model)
+            )
+            assert all(torch.equal(one[name], two[name]) for name in one)
+    assert torch.equal(straight.model.draw(5, generator()), run.model.draw(5, generator()))
+    assert torch.equal(straight.model.encode(old).mean, run.model.encode(old).mean)
+    assert run.model.sample(old, ["d"]).values["d"].shape == (6, 3, 8, 8)
+    with pytest.raises(ConfigError, match="no further source"):
+        train_run(config(**{"model.extends": str(straight.folder.path)}), tmp_path / "none", data=DATA)
+
+
 def generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

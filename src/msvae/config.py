@@ -144,6 +144,9 @@ class FlowConfig(Settings):
         steps: numbers of steps of some stages, whatever the run's length; 0 leaves a stage out.
         guidance, code_steps, image_steps: sampling: 1 is unguided; Euler steps of the two flows.
         reuse: folder of a run of `flow` whose autoencoders are taken over; their stage is left out.
+        extends: folder of a run of `flow` to which the data set's further sources are added: the sizes are that run's,
+            and nothing of its own sources is trained again.
+        added, trained: the sources that were added so far, and those that are added by this run (set by `extends`).
     """
 
     method: Literal["flow"] = "flow"
@@ -174,6 +177,9 @@ class FlowConfig(Settings):
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)
     reuse: str | None = None
+    extends: str | None = None
+    added: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> FlowConfig:

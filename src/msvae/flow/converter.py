@@ -48,11 +48,13 @@ class Converter(nn.Module):
         Args:
             log_weights: added to the attention logits of a source's tokens: log a_m weighs its evidence, -inf hides it.
         """
+        used = evidence.present.any(dim=1)  # sources that no row has cost nothing
+        evidence = Evidence(evidence.tokens[used], evidence.logits[used], evidence.present[used])
         hidden = hidden_where(~evidence.present.T)
         if log_weights is not None:
-            hidden = hidden + log_weights.T
+            hidden = hidden + log_weights[used].T
         given = torch.cat([evidence.tokens, torch.tanh(evidence.logits[..., None] / LOGIT_SCALE)], dim=-1)
-        names = torch.stack([self.source[f"of_{name}"] for name in self.names])
+        names = torch.stack([self.source[f"of_{name}"] for name in self.names])[used]
         tokens = self.read_evidence(given) + names[:, None, None] + self.slot  # (sources, rows, slots, width)
         tokens = tokens.transpose(0, 1).flatten(1, 2)
         rows = len(hidden)

@@ -65,7 +65,7 @@ class SharedFlow(MultiSourceModel):
         self.config = config
         names = self.source_names
         latent_networks = MapNetworks(
-            sources, config.channels, config.width, config.side, config.refine, config.shared_trunk
+            sources, config.channels, config.width, config.side, config.refine, config.shared_trunk, config.added
         )
         self.autoencoders = Autoencoders(sources, latent_networks, config.noise, config.edges, config.even_contrast)
         content_networks = MapNetworks(
@@ -125,8 +125,26 @@ class SharedFlow(MultiSourceModel):
     def enter_stage(self, name: str) -> None:
         self.stage = name
         for part, module in self.parts.items():
-            module.requires_grad_(part == name)
+            for parameter, value in module.named_parameters():
+                value.requires_grad_(part == name and self._is_trained(parameter))
         self.train(self.training)
+
+    @property
+    def trained_sources(self) -> tuple[str, ...]:
+        """The sources whose networks are trained: all, or those that are added to a trained model."""
+        return self.config.trained or self.source_names
+
+    def _is_trained(self, parameter: str) -> bool:
+        own = {f"of_{name}" for name in self.config.trained}
+        return not own or not own.isdisjoint(parameter.split("."))
+
+    def extend(self, base: "SharedFlow") -> None:
+        """Take over all of a trained model of some of the sources; only the others are trained from now on."""
+        known = base.state_dict()
+        spread = known.pop("spread")
+        self.load_state_dict(known, strict=False)
+        for index, name in enumerate(base.source_names):
+            self.spread[self.source_names.index(name)] = spread[index]
 
     def take_autoencoders(self, other: MultiSourceModel) -> None:
         """Take over the trained autoencoders of another flow of the same sources.
@@ -165,10 +183,10 @@ class SharedFlow(MultiSourceModel):
         """Exact statistics of the latents, or of the code, over the training rows."""
         self.eval()
         if name == "sources":
-            found: dict[str, list[Tensor]] = {source: [] for source in self.source_names}
+            found: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
             for index in in_chunks(rows, CHUNK):
                 batch = rows.batch(index).to(self.device)
-                encoded = self.autoencoders.networks.encode(present_values(batch, self.source_names))
+                encoded = self.autoencoders.networks.encode(present_values(batch, self.trained_sources))
                 for source, maps in encoded.items():
                     found[source].append(maps)
             for source, parts in found.items():
@@ -177,15 +195,17 @@ class SharedFlow(MultiSourceModel):
                     self.autoencoders.calibrate(source, values)
         elif name == "code":
             everything = joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, CHUNK)])
-            whole = pooled(everything.evidence).flatten(1)
-            self.standard.calibrate(whole)
+            if not self.config.trained:
+                self.standard.calibrate(pooled(everything.evidence).flatten(1))
             self._measure_spread(everything.evidence)
         self.train()
 
     def _measure_spread(self, evidence: Evidence) -> None:
         """How far each source's own code is from that of all: the variance of the experts."""
         whole = self._whole(evidence).flatten(1)
-        for index, has_it in enumerate(evidence.present):
+        for name in self.trained_sources:
+            index = self.source_names.index(name)
+            has_it = evidence.present[index]
             several = has_it & (evidence.present.sum(dim=0) > 1)
             if int(several.sum()) > 1:
                 gap = self._standardised(evidence.tokens[index, several]).flatten(1) - whole[several]
@@ -200,7 +220,8 @@ class SharedFlow(MultiSourceModel):
         wanted = list(self.parts) if self.stage is None else [self.stage]
         latents: dict[str, Tensor] | None = None
         if "sources" in wanted:
-            found, nats, latents = self.autoencoders.losses(batch, generator)
+            named = [name for name in batch.names if name in self.trained_sources]
+            found, nats, latents = self.autoencoders.losses(batch.select(named), generator)
             losses += found.values()
             terms |= {f"reconstruction/{name}": value.detach() for name, value in nats.items()}
         if "code" in wanted:
@@ -216,7 +237,10 @@ class SharedFlow(MultiSourceModel):
             if "renderer" in wanted:
                 losses.append(self._renderer_loss(coded, generator))
                 terms["renderer"] = losses[-1].detach()
-        return Loss(torch.stack(losses).sum(), terms)
+        total = torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)
+        if not total.requires_grad:  # nothing in this batch that is trained
+            total = total + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
+        return Loss(total, terms)
 
     def _converter_loss(self, coded: CodedBatch, generator: Generator | None) -> Tensor:
         self_drawn = self.config.self_distillation and self.progress > 0.5
@@ -228,10 +252,13 @@ class SharedFlow(MultiSourceModel):
         no question but reconstruction has, never enters."""
         evidence = coded.evidence
         count, rows = evidence.present.shape
+        trained = torch.tensor([name in self.trained_sources for name in self.source_names], device=self.device)
+        wanted = evidence.present & trained[:, None]
         lottery = torch.rand(count, rows, generator=generator, device=self.device)
-        chosen = lottery.masked_fill(~evidence.present, -1.0).argmax(dim=0)
-        target = torch.zeros_like(evidence.present)
+        chosen = lottery.masked_fill(~wanted, -1.0).argmax(dim=0)
+        target = torch.zeros_like(wanted)
         target[chosen, torch.arange(rows, device=self.device)] = True
+        target &= wanted
         others = evidence.restricted(~target)
         code = self._whole(others)
         drawn = torch.rand(rows, generator=generator, device=self.device) < self.config.sampled
@@ -244,6 +271,8 @@ class SharedFlow(MultiSourceModel):
             code = code.index_copy(0, index, sampled)
         mine = {name: target[i].nonzero().squeeze(1) for i, name in enumerate(self.source_names)}
         mine = {name: found for name, found in mine.items() if len(found)}
+        if not mine:
+            return code.new_zeros(())
         return self.renderer.loss(
             {name: coded.latents[name][found] for name, found in mine.items()},
             {name: code[found] for name, found in mine.items()},

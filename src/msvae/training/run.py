@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from msvae.config import RunConfig
+from msvae.config import FlowConfig, RunConfig
 from msvae.data import DataSet, check_data, is_path, load_data, prepared
-from msvae.errors import CheckpointError, DataError
+from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
@@ -76,9 +76,15 @@ def train_run(
         named = named.model_copy(update={"name": str(Path(named.name).expanduser().resolve())})
     config = config.model_copy(update={"training": training, "data": named})
     rows = _rows(data, config, display)
+    base = _base(config)
+    if base is not None:
+        config, rows = _extended(base, config, rows)
     model = _fresh_model(rows, config, networks)
-    if isinstance(model, SharedFlow) and model.config.reuse is not None:
-        model.take_autoencoders(open_run(model.config.reuse).model)
+    if isinstance(model, SharedFlow):
+        if base is not None:
+            model.extend(base)
+        elif model.config.reuse is not None:
+            model.take_autoencoders(open_run(model.config.reuse).model)
     folder.create(
         config,
         rows.sources,
@@ -158,6 +164,36 @@ def _fresh_model(data: DataSet, config: RunConfig, networks: Mapping[str, Pair] 
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(config.training.seed, "weights", 0))
         return build_model(data.sources, config.model, networks)
+
+
+def _base(config: RunConfig) -> SharedFlow | None:
+    """The trained model that a run adds sources to, if it does."""
+    if not isinstance(config.model, FlowConfig) or config.model.extends is None:
+        return None
+    model = open_run(config.model.extends).model
+    if not isinstance(model, SharedFlow):
+        raise ConfigError(f"Setting 'model.extends': the run {config.model.extends} is of another method than 'flow'.")
+    return model
+
+
+def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> tuple[RunConfig, DataSet]:
+    """Settings and rows of a run that adds sources: the sizes of the trained model, its sources first.
+
+    Raises:
+        ConfigError: if the data set lacks a source of the trained model, or has no other.
+    """
+    assert isinstance(config.model, FlowConfig)
+    names = tuple(source.name for source in data.sources)
+    lost = [source.name for source in base.sources if source not in data.sources]
+    new = tuple(name for name in names if name not in base.source_names)
+    if lost or not new:
+        what = f"lacks {', '.join(lost)} as it was trained" if lost else "has no further source"
+        raise ConfigError(f"Setting 'model.extends': the data set {data.name!r} {what}; sources: {', '.join(names)}.")
+    kept = {key: getattr(config.model, key) for key in ("extends", "shares", "steps")}
+    model = base.config.model_copy(update={**kept, "added": (*base.config.added, *new), "trained": new})
+    order = (*base.source_names, *new)
+    rows = config.data.model_copy(update={"sources": order})
+    return config.model_copy(update={"model": model, "data": rows}), data.only(order)
 
 
 def _own_networks(folder: RunFolder, networks: Mapping[str, Pair] | None) -> Mapping[str, Pair] | None:
