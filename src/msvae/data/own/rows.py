@@ -172,7 +172,8 @@ def _said_splits(said: Mapping[str, str]) -> dict[str, str]:
     for row, word in said.items():
         split = ALIASES.get(word.lower(), word.lower())
         if split not in SPLITS:
-            raise DataError(f"Row {row!r} has the split {word!r}; expected one of {', '.join(SPLITS)}.")
+            what = f"has the split {word!r}" if word else "has no split in the labels, where others have"
+            raise DataError(f"Row {row!r} {what}; expected one of {', '.join(SPLITS)}.")
         result[row] = split
     if "train" not in result.values():
         raise DataError("No row has the split 'train'.")
