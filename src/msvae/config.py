@@ -63,7 +63,8 @@ class ModelConfig(Settings):
         networks, width, shared_trunk: see `msvae.networks`.
         likelihood_scaling: balance between sources of unequal size: `largest`, `none` or a factor per source.
         sampler: what is fitted to the codes of training rows after training, for generation: `mixture` of Gaussians,
-            `flow` (a normalizing flow; needs the extra `flows`) or `none`.
+            `flow` (a normalizing flow; needs the extra `flows`) or `none`; `masked_diffusion` belongs to the method
+            `mld`.
         sampler_components: Gaussians of that mixture; 0 uses the prior.
     """
 

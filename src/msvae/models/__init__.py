@@ -6,6 +6,7 @@ from msvae.config import FlowConfig, ModelConfig
 from msvae.errors import ConfigError
 from msvae.models.base import Features, Loss, MultiSourceModel
 from msvae.models.joint import JointVAE
+from msvae.models.masked_diffusion import MaskedDiffusion
 from msvae.models.presets import check_method, method_named, with_method
 from msvae.models.published import METHODS, Method
 from msvae.models.shared_flow import SharedFlow
@@ -26,6 +27,8 @@ def build_model(
             raise ConfigError("Method 'flow' has networks of its own; it takes no modules of yours.")
         return SharedFlow(sources, config)
     check_method(config)
+    if config.sampler == "masked_diffusion":
+        return MaskedDiffusion(sources, config, networks)
     return JointVAE(sources, config, networks)
 
 

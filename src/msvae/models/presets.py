@@ -60,6 +60,8 @@ def with_method(name: str | None, settings: Mapping[str, Any]) -> dict[str, Any]
     method = method_named(wanted)
     if name is not None:
         settings = {key: value for key, value in settings.items() if key not in PARTS}
+        if settings.get("sampler") == "masked_diffusion":  # a model of its own, not a sampler for any
+            del settings["sampler"]
     parts = {**method.defaults, **method.settings, **settings}
     changed = any(parts[key] != value for key, value in method.settings.items())
     return {**parts, "method": CUSTOM if changed else wanted}

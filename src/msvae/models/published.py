@@ -204,6 +204,14 @@ METHODS: dict[str, Method] = {
         cost="M encodes, M (2^M - 1) decodes; M with model.decodes=drawn",
         limits="at most 16 sources; costly with all subsets",
     ),
+    "mld": Method(
+        summary="independent VAEs, then a masked diffusion over their concatenated latents: the two-stage baseline",
+        settings={"fusion": "separate", "objective": "elbo", "subsets": "present", "sampler": "masked_diffusion"},
+        paper="Bounoua et al., arXiv 2306.04445",
+        year=2024,
+        cost="two stages: M encodes and M decodes; then M encodes and a Transformer over M tokens",
+        limits="all content of all sources has to be modelled together; drawn answers take 20 passes",
+    ),
     "flow": Method(
         summary="shared-latent flow: single-source VAEs, one shared code, a Transformer converter; see docs/flow.md",
         paper="docs/flow.md",

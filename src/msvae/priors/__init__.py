@@ -22,6 +22,7 @@ SAMPLERS: dict[str, Callable[[ModelConfig, int], FittedMixture | FittedFlow | No
         FittedMixture(config.sampler_components, latent) if config.sampler_components else None
     ),
     "flow": lambda config, latent: FittedFlow(latent),
+    "masked_diffusion": lambda config, latent: None,  # a model of its own, see `msvae.models.masked_diffusion`
 }
 
 
