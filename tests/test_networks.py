@@ -17,7 +17,7 @@ SHAPES = [(1, 8, 8), (3, 28, 28), (2, 32, 32), (6, 33, 47), (3, 9, 64), (1, 256,
 def test_any_image_comes_back_in_its_own_shape(kind: str, shape: tuple[int, int, int]) -> None:
     networks = SourceNetworks([Source("x", shape)], 10, 5, kind=kind, width=4)
     values = torch.rand(2, *shape)
-    mean, log_variance = networks.encode("x", values)
+    mean, log_variance, _ = networks.encode("x", values)
     assert mean.shape == log_variance.shape == (2, 5)
     assert networks.decode("x", mean).shape == values.shape
     maps = networks.maps("x", values)
@@ -26,14 +26,14 @@ def test_any_image_comes_back_in_its_own_shape(kind: str, shape: tuple[int, int,
 
 def test_vectors_go_through_the_fully_connected_pair() -> None:
     networks = SourceNetworks([Source("v", (7,))], 10, 5, kind="mlp", width=4)
-    mean, _ = networks.encode("v", torch.rand(3, 7))
+    mean, _, _ = networks.encode("v", torch.rand(3, 7))
     assert networks.decode("v", mean).shape == (3, 7)
 
 
 def test_categorical_sources_enter_one_hot_and_leave_as_logits() -> None:
     source = Source("labels", (1, 8, 8), likelihood="categorical", categories=4)
     networks = SourceNetworks([source], 10, 5, width=4)
-    mean, _ = networks.encode("labels", torch.randint(0, 4, (3, 1, 8, 8)).float())
+    mean, _, _ = networks.encode("labels", torch.randint(0, 4, (3, 1, 8, 8)).float())
     assert networks.decode("labels", mean).shape == (3, 4, 8, 8)
 
 
@@ -89,7 +89,7 @@ def test_log_variances_are_bounded_and_always_have_a_gradient() -> None:
     networks = SourceNetworks([source], 10, 5, custom={"x": (encoder, nn.Linear(5, 16))})
     with torch.no_grad():
         networks.encoders["of_x"][1].bias.fill_(20.0)  # type: ignore[index,union-attr]
-    _, log_variance = networks.encode("x", torch.rand(2, 1, 4, 4))
+    _, log_variance, _ = networks.encode("x", torch.rand(2, 1, 4, 4))
     assert float(log_variance.detach().max()) < 12
     log_variance.sum().backward()
     assert float(networks.encoders["of_x"][1].bias.grad[5:].abs().min()) > 0  # type: ignore[index,union-attr]
@@ -105,7 +105,7 @@ def test_own_modules_are_used_and_their_shapes_checked() -> None:
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
     decoder = nn.Sequential(nn.Linear(5, 16), nn.Unflatten(1, (1, 4, 4)))
     networks = SourceNetworks([source], 10, 5, custom={"x": (encoder, decoder)})
-    mean, _ = networks.encode("x", torch.rand(3, 1, 4, 4))
+    mean, _, _ = networks.encode("x", torch.rand(3, 1, 4, 4))
     assert networks.decode("x", mean).shape == (3, 1, 4, 4)
     assert networks.maps("x", torch.rand(3, 1, 4, 4)) is None
     wrong = SourceNetworks([source], 10, 5, custom={"x": (encoder, nn.Linear(5, 16))})
