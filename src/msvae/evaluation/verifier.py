@@ -38,7 +38,7 @@ class Effort:
 
 
 QUICK = Effort()
-THOROUGH = Effort(steps=3000, batch_size=128, width=24, warped=True)
+THOROUGH = Effort(steps=6000, batch_size=128, width=24, warped=True)
 
 
 class Classifier(nn.Module):
