@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from msvae import gaussian
 from msvae.config import ModelConfig
 from msvae.errors import ConfigError
 from msvae.fusion.joint_flows import JointFlows
 from msvae.objectives.base import Loss, Objective, singles, summary, weighted
-from msvae.posterior import Evidence
+from msvae.posterior import Evidence, Posterior
 from msvae.source import SourceBatch
 
 if TYPE_CHECKING:
     from msvae.models.joint import JointVAE
+
+
+@dataclass(frozen=True)
+class JointDraw:
+    """One code of each row from the posterior of all its sources, with what the sources say of it.
+
+    Args:
+        posterior, code: q(z | x_A), and a code drawn from it.
+        private: (1, sources, rows, private) each source's own private code.
+        scores: (sources, rows) log p(x_m | code).
+        kl: (rows,) of the shared and the private codes to their priors.
+    """
+
+    posterior: Posterior
+    code: Tensor
+    private: Tensor
+    scores: Tensor
+    kl: Tensor
+
+
+def joint_draw(model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None) -> JointDraw:
+    """All present sources heard together, and all of them drawn."""
+    present = evidence.present
+    posterior = model.fusion(evidence.shared)
+    code = posterior.sample(generator)
+    private = model.private_codes(evidence, present[None], generator)
+    scores = model.log_likelihoods(code[None], private, batch, present[None])[0]
+    kl = model.prior.kl(posterior, code) + model.private_kl(evidence, present)
+    return JointDraw(posterior, code, private, scores, kl)
 
 
 class TotalCorrelation(Objective):
@@ -37,16 +67,12 @@ class TotalCorrelation(Objective):
         self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
     ) -> Loss:
         present, shared = evidence.present, evidence.shared
-        posterior = model.fusion(shared)
-        code = posterior.sample(generator)
-        private = model.private_codes(evidence, present[None], generator)
-        scores = model.log_likelihoods(code[None], private, batch, present[None])[0]
+        joint = joint_draw(model, evidence, batch, generator)
         count = present.sum(dim=0)
-        kl = model.prior.kl(posterior, code) + model.private_kl(evidence, present)
-        disagreement = (posterior.kl_to(shared.means, shared.log_variances) * present).sum(dim=0)
-        total = self.beta * ((1 - self.alpha) * kl + self.alpha / count * disagreement)
-        total = total - (count - self.alpha) / count * weighted(model, scores)
-        return summary(model, total, scores, present, kl=kl, disagreement=disagreement)
+        disagreement = (joint.posterior.kl_to(shared.means, shared.log_variances) * present).sum(dim=0)
+        total = self.beta * ((1 - self.alpha) * joint.kl + self.alpha / count * disagreement)
+        total = total - (count - self.alpha) / count * weighted(model, joint.scores)
+        return summary(model, total, joint.scores, present, kl=joint.kl, disagreement=disagreement)
 
 
 class ConditionalRedundancy(Objective):
@@ -92,14 +118,10 @@ class JointAgreement(Objective):
         self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
     ) -> Loss:
         present, shared = evidence.present, evidence.shared
-        posterior = model.fusion(shared)
-        code = posterior.sample(generator)
-        private = model.private_codes(evidence, present[None], generator)
-        scores = model.log_likelihoods(code[None], private, batch, present[None])[0]
-        kl = model.prior.kl(posterior, code) + model.private_kl(evidence, present)
-        disagreement = posterior.kl_to(shared.means, shared.log_variances).sum(dim=0)
-        total = self.beta * kl + self.alignment * disagreement - weighted(model, scores)
-        return summary(model, total, scores, present, kl=kl, disagreement=disagreement)
+        joint = joint_draw(model, evidence, batch, generator)
+        disagreement = joint.posterior.kl_to(shared.means, shared.log_variances).sum(dim=0)
+        total = self.beta * joint.kl + self.alignment * disagreement - weighted(model, joint.scores)
+        return summary(model, total, joint.scores, present, kl=joint.kl, disagreement=disagreement)
 
 
 class TripleElbo(Objective):
@@ -118,19 +140,15 @@ class TripleElbo(Objective):
         self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
     ) -> Loss:
         present, shared = evidence.present, evidence.shared
-        posterior = model.fusion(shared)
-        code = posterior.sample(generator)
-        private = model.private_codes(evidence, present[None], generator)
-        scores = model.log_likelihoods(code[None], private, batch, present[None])[0]
-        kl = model.prior.kl(posterior, code) + model.private_kl(evidence, present)
+        joint = joint_draw(model, evidence, batch, generator)
         alone = singles(present)
         own_codes = shared.sample(1, generator)[0]
         with model.decoders_held():
-            own_scores = model.log_likelihoods(own_codes, private.expand(len(alone), -1, -1, -1), batch, alone)
+            own_scores = model.log_likelihoods(own_codes, joint.private.expand(len(alone), -1, -1, -1), batch, alone)
         zero = torch.zeros_like(shared.means)
         own_kl = (gaussian.kl_divergence(shared.means, shared.log_variances, zero, zero) * present).sum(dim=0)
-        total = self.beta * (kl + own_kl) - weighted(model, scores) - weighted(model, own_scores).sum(dim=0)
-        return summary(model, total, scores, present, kl=kl, own_kl=own_kl)
+        total = self.beta * (joint.kl + own_kl) - weighted(model, joint.scores) - weighted(model, own_scores).sum(dim=0)
+        return summary(model, total, joint.scores, present, kl=joint.kl, own_kl=own_kl)
 
 
 class FlowFollowers(Objective):
@@ -152,11 +170,7 @@ class FlowFollowers(Objective):
     ) -> Loss:
         assert isinstance(model.fusion, JointFlows)
         present, shared = evidence.present, evidence.shared
-        posterior = model.fusion(shared)
-        code = posterior.sample(generator)
-        private = model.private_codes(evidence, present[None], generator)
-        scores = model.log_likelihoods(code[None], private, batch, present[None])[0]
-        kl = model.prior.kl(posterior, code) + model.private_kl(evidence, present)
-        following = -model.fusion.log_posteriors(shared, code.detach()[None])[:, 0].sum(dim=0)
-        total = self.beta * kl - weighted(model, scores) + following
-        return summary(model, total, scores, present, kl=kl, following=following)
+        joint = joint_draw(model, evidence, batch, generator)
+        following = -model.fusion.log_posteriors(shared, joint.code.detach()[None])[:, 0].sum(dim=0)
+        total = self.beta * joint.kl - weighted(model, joint.scores) + following
+        return summary(model, total, joint.scores, present, kl=joint.kl, following=following)
