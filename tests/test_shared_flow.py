@@ -40,7 +40,8 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> None:
 def config(**settings: object) -> RunConfig:
     base = {**tiny_settings("flow"), **TINY_TRAINING, "data.missing": 0.5, "training.precision": "bf16"}
     return api.run_config(
-        method="flow", settings={**base, "model.steps": STEPS, "training.steps": 16, "training.seed": 1, **settings}
+        method="flow",
+        settings={**base, "training.stage_steps": STEPS, "training.steps": 16, "training.seed": 1, **settings},
     )
 
 
@@ -110,7 +111,9 @@ def test_the_log_tells_stages_and_gates(straight: Run) -> None:
 
 def test_each_stage_changes_its_own_part_alone(passing: None, tmp_path: Path) -> None:
     longer = {**STEPS, "renderer": 0}
-    short = train_run(config(**{"model.steps": longer, "training.steps": 12}), tmp_path / "short", data=DATA).model
+    short = train_run(
+        config(**{"training.stage_steps": longer, "training.steps": 12}), tmp_path / "short", data=DATA
+    ).model
     whole = train_run(config(), tmp_path / "whole", data=DATA).model
     before, after = short.state_dict(), whole.state_dict()
     for name in before:
@@ -183,7 +186,9 @@ def test_rows_of_one_source_and_no_complete_row_can_be_trained_on(passing: None,
 
 
 def test_autoencoders_are_taken_over(straight: Run, passing: None, tmp_path: Path) -> None:
-    again = config(**{"model.reuse": str(straight.folder.path), "model.steps": {"code": 3}, "training.steps": 9})
+    again = config(
+        **{"model.reuse": str(straight.folder.path), "training.stage_steps": {"code": 3}, "training.steps": 9}
+    )
     run = train_run(again, tmp_path / "run", data=DATA)
     before, after = straight.model.state_dict(), run.model.state_dict()
     for name in before:

@@ -193,7 +193,13 @@ def single_baseline(
         {
             "data": run.config.data.model_dump(),
             "model": model,
-            "training": {**run.config.training.model_dump(), "budget": None, "epochs": None, "steps": steps},
+            "training": {
+                **run.config.training.model_dump(),
+                "budget": None,
+                "epochs": None,
+                "steps": steps,
+                "stage_steps": {},
+            },
         },
     )
     return train_run(config, folder, data=data, networks=networks, display=display, title=title)

@@ -136,14 +136,18 @@ class FlowConfig(Settings):
         code, grid: numbers of a token of the shared code, and side of the grid of tokens: 1 for class-like content,
             more (4 or 8) where it matters what is where.
         content_width, shift: channels of the first map of the code's encoders, pixels that images move by at random.
+        contrast, prediction, detached: weights of the two terms that the shared code is learned by, and whether a
+            source's latents are predicted from the codes of the others alone (target-detached) or from all.
+        converter, renderer: `flow`, or what the flows are compared with: a `product` of Gaussians around the sources'
+            codes, with N(0, I) for nothing given; a `mean` image for each code, without a private part.
         converter_width, converter_depth, renderer_width, renderer_depth, heads: the two Transformers.
         patch: side of the square of latent cells that make a token of the renderer.
         dropped: share of rows that the renderer sees without their code, for guidance.
         sampled: share of rows on which the renderer sees a code drawn by the converter.
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
         shares: of the budget (or steps) for the stages `sources`, `code`, `converter` and `renderer`.
-        steps: numbers of steps of some stages, whatever the run's length; 0 leaves a stage out.
         guidance, code_steps, image_steps: sampling: 1 is unguided; Euler steps of the two flows.
+        sampling_precision: of the renderer: `fp32`, `bf16`, or `auto`: bf16 where the device computes it natively.
         reuse: folder of a run of `flow` whose autoencoders are taken over; their stage is left out.
         extends: folder of a run of `flow` to which the data set's further sources are added: the sizes are that run's,
             and nothing of its own sources is trained again.
@@ -163,6 +167,11 @@ class FlowConfig(Settings):
     grid: int = Field(default=1, ge=1, le=16)
     content_width: int = Field(default=32, ge=1, le=1024)
     shift: int = Field(default=2, ge=0, le=32)
+    contrast: float = Field(default=1.0, ge=0.0)
+    prediction: float = Field(default=0.5, ge=0.0)
+    detached: bool = True
+    converter: Literal["flow", "product"] = "flow"
+    renderer: Literal["flow", "mean"] = "flow"
     converter_width: int = Field(default=128, ge=8, multiple_of=4)
     converter_depth: int = Field(default=3, ge=1, le=64)
     renderer_width: int = Field(default=256, ge=8, multiple_of=4)
@@ -173,10 +182,10 @@ class FlowConfig(Settings):
     sampled: float = Field(default=0.25, ge=0.0, le=1.0)
     self_distillation: bool = True
     shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
-    steps: dict[Literal["sources", "code", "converter", "renderer"], int] = Field(default_factory=dict)
     guidance: float = Field(default=1.5, ge=0.0, le=20.0)
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)
+    sampling_precision: Literal["auto", "fp32", "bf16"] = "auto"
     reuse: str | None = None
     extends: str | None = None
     added: tuple[str, ...] = ()
@@ -208,6 +217,8 @@ class TrainingConfig(Settings):
     Args:
         budget: seconds of optimiser steps; becomes a number of steps from the speed of the first ones. A run of that
             number of steps is the same run, if the warm-up has at least 30 steps (the speed is measured during it).
+        stage_steps: of methods that train in stages: numbers of steps of some of them, whatever the run's length; 0
+            leaves a stage out.
         batch_size: rows of one optimiser step.
         accumulation: number of equal parts a batch is computed in, to save memory.
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
@@ -226,6 +237,7 @@ class TrainingConfig(Settings):
     budget: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
+    stage_steps: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     batch_size: int = Field(default=128, ge=1)
     accumulation: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from msvae.data.base import DataSet
 from msvae.evaluation.extent import Extent, parts
-from msvae.evaluation.photographs import Album
+from msvae.evaluation.photographs import Album, conditional_set
 from msvae.evaluation.yardstick import Yardstick, present_rows
 from msvae.metrics import PixelQuality, conditional_coherence, joined_quality, pixel_quality
 from msvae.models.base import MultiSourceModel
@@ -24,8 +24,8 @@ def conversions(
 ) -> dict[str, dict[str, Any]]:
     """Figures by `given->wanted`: pixels where a row's sources show the same thing, coherence of drawn answers.
 
-    The album gets one drawn image for each row, target and number of given sources: the subsets of that size take
-    turns over the rows, so that all sizes are judged by equally many images.
+    The album gets one drawn image for each row and target, from one given source and from all but one: the subsets of
+    that size take turns over the rows, so that both sizes are judged by equally many images.
     """
     test = data.split("test")
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -50,9 +50,9 @@ def conversions(
                 if test.labels is not None and target in yardstick.classifiers:
                     verdict = yardstick.classifiers[target].look(drawn.values[target])
                     coherences[target].append((conditional_coherence(verdict, test.labels[part]), len(part)))
-                if album is not None:
+                if album is not None and len(given) in album.conditional_sizes:
                     turn = _turns(part, [s for s in subsets if len(s) == len(given) and target not in s], given)
-                    album.add(f"conditional {len(given)}", target, drawn.values[target][turn])
+                    album.add(conditional_set(len(given)), target, drawn.values[target][turn])
         if len(index):
             figures |= {
                 f"{subset_label(given)}->{target}": _entry(given, qualities[target], coherences[target])
@@ -98,8 +98,8 @@ def monotonicity(coherence: Mapping[str, float | None], frechet: Mapping[str, fl
     """Does a model get worse when it is given more sources?
 
     `coherence_gain` is the change from one given source to all but one. `coherence_fall` is the largest loss from k
-    to k+1 sources, `frechet_rise` the largest rise of the Fréchet distance from k to k+1; both are 0 for a model that
-    never gets worse.
+    to k+1 sources, `frechet_rise` the rise of the Fréchet distance from one to all but one; both are 0 for a model that
+    does not get worse.
     """
     right = [value for value in coherence.values() if value is not None]
     far = [value for value in frechet.values() if value is not None]

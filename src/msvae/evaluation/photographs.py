@@ -27,11 +27,17 @@ from msvae.source import Source
 from msvae.training.progress import Display, tracked
 
 DEPTH = 112  # channels of the map whose means are the features; the 1280 after the head stand beside the main figures
+MOST_COMPARED = 500  # pairs of a source in its feature distance: a mean, settled long before a Fréchet distance is
 ByDepth = dict[int, Moments]
 
 
 def features_name(depth: int) -> str:
     return f"FD, EfficientNet-Lite0 ({depth})"
+
+
+def conditional_set(given: int) -> str:
+    """The set of images drawn from so many given sources."""
+    return f"conditional {given}"
 
 
 @dataclass(frozen=True)
@@ -85,13 +91,13 @@ def _moments(network: EfficientNetLite0, rows: Rows, source: Source, most: int, 
 class Album:
     """The images of one model, seen and forgotten: only the moments of their features are kept.
 
-    Sets of images have names: `conditional 1` to `conditional M-1` (by the number of given sources), `generated`,
+    Sets of images have names: `conditional 1` and `conditional M-1` (by the number of given sources), `generated`,
     `generated from the prior`, `reconstructed`.
     """
 
     def __init__(self, real: RealPhotographs, source_count: int) -> None:
         self.real = real
-        self.source_count = source_count
+        self.conditional_sizes = sorted({1, source_count - 1} - {0})
         self._sets: dict[str, dict[str, ByDepth]] = defaultdict(dict)
         self._distances: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -109,20 +115,21 @@ class Album:
 
     def compare(self, source: str, images: Tensor, truth: Tensor) -> None:
         """Take up the feature distance of reconstructions from their truth."""
-        if source in self.real.sources and sum(map(len, self._distances[source])) < self.real.rows:
+        room = min(self.real.rows, MOST_COMPARED) - sum(map(len, self._distances[source]))
+        if source in self.real.sources and room > 0:
             self._distances[source].append(
-                feature_distance(self.real.network, images, truth, self.real.sources[source])
+                feature_distance(self.real.network, images[:room], truth[:room], self.real.sources[source])
             )
 
     def figures(self) -> dict[str, Any]:
         """All distances; a set's is the mean over its sources."""
-        sizes = [f"conditional {size}" for size in range(1, self.source_count)]
-        largest = sizes[-1] if sizes else ""
+        conditional = {str(size): conditional_set(size) for size in self.conditional_sizes}
+        largest = self._largest
         return {
             "features": features_name(DEPTH),
             "image_size": IMAGE_SIZE,
             "rows": self.real.rows,
-            "conditional": {str(size + 1): self._mean(name) for size, name in enumerate(sizes)},
+            "conditional": {size: self._mean(name) for size, name in conditional.items()},
             "conditional_by_source": self._by_source(self._sets.get(largest, {})),
             "unconditional": self._mean("generated"),
             "unconditional_by_source": self._by_source(self._sets.get("generated", {})),
@@ -141,9 +148,12 @@ class Album:
             "feature_distance": {name: float(torch.cat(d).mean()) for name, d in self._distances.items()},
         }
 
+    @property
+    def _largest(self) -> str:
+        return conditional_set(self.conditional_sizes[-1]) if self.conditional_sizes else ""
+
     def _depths(self, name: str) -> tuple[int, ...]:
-        inner = name.startswith("conditional") and name != f"conditional {self.source_count - 1}"
-        return (DEPTH,) if inner else (DEPTH, HEAD)
+        return (DEPTH,) if name.startswith("conditional") and name != self._largest else (DEPTH, HEAD)
 
     def _mean(self, name: str, depth: int = DEPTH) -> float | None:
         return _average(self._by_source(self._sets.get(name, {}), depth).values())

@@ -1,10 +1,9 @@
-"""What the code knows: linear probes of it, for every subset of the sources that it is made from."""
+"""What the code knows: linear probes of it, made from each source alone and from all."""
 
 import torch
 from torch import Tensor
 
 from msvae.data.base import DataSet, Rows
-from msvae.evaluation.conversion import proper_subsets
 from msvae.evaluation.extent import parts
 from msvae.metrics import linear_probe
 from msvae.models.base import MultiSourceModel
@@ -14,13 +13,17 @@ PROBE_ROWS = 2000
 
 
 def probes(model: MultiSourceModel, data: DataSet, seed: int) -> dict[str, float]:
-    """Accuracy of a linear classifier on the code, by subset; fitted to training rows, tested on test rows."""
+    """Accuracy of a linear classifier on the code, by the sources that it is made from: each alone, and all.
+
+    The classifier is fitted to training rows and tested on test rows.
+    """
     train, test = data.split("train"), data.split("test")
     if train.labels is None or test.labels is None:
         return {}
     orders = (torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)), torch.arange(len(test)))
     figures: dict[str, float] = {}
-    for given in [*proper_subsets(model.source_names), model.source_names]:
+    singles = [(name,) for name in model.source_names]
+    for given in dict.fromkeys([*singles, tuple(model.source_names)]):
         known, known_labels = _codes(model, train, train.labels, orders[0], given)
         unknown, unknown_labels = _codes(model, test, test.labels, orders[1], given)
         if min(len(known), len(unknown)) > 1 and len(known_labels.unique()) > 1:

@@ -14,7 +14,6 @@ from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
 
 TEMPERATURE = 0.1
-PREDICTION_WEIGHT = 0.5
 
 
 class Content(nn.Module):
@@ -28,6 +27,9 @@ class Content(nn.Module):
         grid: side of the grid of slots.
         latent_sizes: latents of each source, which the codes of the others predict.
         shift: pixels by which images move at random while training.
+        contrast, prediction: weights of the two terms of the loss.
+        detached: whether a source's latents are predicted from the others alone, so that its own code is not asked to
+            hold what only it can know.
     """
 
     def __init__(
@@ -38,11 +40,15 @@ class Content(nn.Module):
         grid: int,
         latent_sizes: dict[str, int],
         shift: int,
+        contrast: float = 1.0,
+        prediction: float = 0.5,
+        detached: bool = True,
         hidden: int = 256,
     ) -> None:
         super().__init__()
         self.names = tuple(source.name for source in sources)
         self.networks, self.size, self.grid, self.shift = networks, size, grid, shift
+        self.contrast, self.prediction, self.detached = contrast, prediction, detached
         self.heads, self.predictors = nn.ModuleDict(), nn.ModuleDict()
         for name in self.names:
             inputs = networks.size(name) if grid == 1 else networks.map_shape[name][0]
@@ -105,15 +111,15 @@ class Content(nn.Module):
         between = torch.stack(pairs).mean() if pairs else nothing
         predicted = [nothing]
         for index, name in enumerate(self.names):
-            others = present.clone()
-            others[index] = False
-            rows = (present[index] & others.any(dim=0)).nonzero().squeeze(1)
+            used = present.clone()
+            used[index] &= not self.detached
+            rows = (present[index] & used.any(dim=0)).nonzero().squeeze(1)
             if len(rows):
-                code = pooled(evidence.restricted(others).rows(rows)).flatten(1)
+                code = pooled(evidence.restricted(used).rows(rows)).flatten(1)
                 guess = self.predictors[f"of_{name}"](code).float()
                 predicted.append((guess - latents[name][rows].detach()).square().mean())
         prediction = torch.stack(predicted).sum() / max(1, len(predicted) - 1)
-        return between + PREDICTION_WEIGHT * prediction, {
+        return self.contrast * between + self.prediction * prediction, {
             "contrast": between.detach(),
             "prediction": prediction.detach(),
         }

@@ -55,16 +55,19 @@ class PathPoints:
 
 
 def path_points(
-    data: Float[Tensor, "rows *shape"], spread: float = 1.0, generator: Generator | None = None
+    data: Float[Tensor, "rows *shape"],
+    spread: float = 1.0,
+    generator: Generator | None = None,
+    mean_share: float = MEAN_SHARE,
 ) -> PathPoints:
     """A random place on a random path to each row of data.
 
-    A tenth of the rows are at t = 0 with the noise 0, where the target is the data itself: what the network predicts
-    there is the conditional mean that `mode="mean"` answers with, and logit-normal times hardly ever come near it.
+    Some rows are at t = 0 with the noise 0, where the target is the data itself: what the network predicts there is
+    the conditional mean that `mode="mean"` answers with, and logit-normal times hardly ever come near it.
     """
     noise = torch.randn(data.shape, generator=generator, device=data.device)
     time = path_times(len(data), spread, generator, data.device)
-    at_mean = torch.rand(len(data), generator=generator, device=data.device) < MEAN_SHARE
+    at_mean = torch.rand(len(data), generator=generator, device=data.device) < mean_share
     time = time.masked_fill(at_mean, 0.0)
     noise = torch.where(_like(at_mean, data), torch.zeros_like(noise), noise)
     return PathPoints(noisy(data, noise, time), time, path_velocity(data, noise))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from msvae.flow.guidance import guided_velocity
-from msvae.flow.path import path_points
+from msvae.flow.path import MEAN_SHARE, path_points
 from msvae.flow.sampler import Velocity
 from msvae.networks.transformer import TimeEmbedding, Transformer, grid_positions
 
@@ -28,6 +28,7 @@ class Renderer(nn.Module):
         slots, size: tokens of the shared code and their numbers.
         dropped: share of rows that are trained on without their code.
         patch: side of the square of cells that make a token; where it is the whole map, the network is an MLP.
+        only_mean: learn the conditional mean alone: a plain decoder of the code, to compare with.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Renderer(nn.Module):
         heads: int,
         dropped: float,
         patch: int = 1,
+        only_mean: bool = False,
     ) -> None:
         super().__init__()
         self.shapes, self.slots, self.dropped, self.patch = dict(shapes), slots, dropped, patch
+        self.only_mean = only_mean
         self.names = tuple(shapes)
         self.width = width
         self.time = TimeEmbedding(width)
@@ -111,7 +114,7 @@ class Renderer(nn.Module):
         for names in groups.values():
             data, content, has_code = (torch.cat([part[name] for name in names]) for part in (latents, code, known))
             dropped = torch.rand(len(data), generator=generator, device=data.device) < self.dropped
-            points = path_points(data, 1.0, generator)
+            points = path_points(data, 1.0, generator, 1.0 if self.only_mean else MEAN_SHARE)
             runs = [(name, len(latents[name])) for name in names]
             guess = self.velocity(runs, content, has_code & ~dropped)(points.state, points.time)
             total = total + (guess - points.velocity).square().mean(dim=1).sum()

@@ -6,6 +6,7 @@ from accelerate.state import AcceleratorState
 
 from msvae.config import TrainingConfig
 from msvae.errors import ConfigError
+from msvae.networks.precision import native_bf16
 
 
 def accelerator_for(config: TrainingConfig) -> Accelerator:
@@ -34,9 +35,7 @@ def native_precision(config: TrainingConfig) -> str:
         raise ConfigError("Setting 'training.precision': fp16 needs a CUDA device; use bf16, fp32 or auto.")
     if config.precision != "auto":
         return config.precision
-    if on_gpu:
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    return "bf16" if native_bf16(torch.device("cuda" if on_gpu else "cpu")) else "fp32"
 
 
 def _refuse_missing_device(config: TrainingConfig) -> None:

@@ -1,9 +1,11 @@
 """How long each stage of a run is, and how far the run has come."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from msvae.config import TrainingConfig
+from msvae.errors import ConfigError, unknown
 from msvae.models.stages import Stage
 from msvae.training.schedule import BatchOrder, BudgetMeter
 
@@ -18,14 +20,22 @@ class StagePlan:
     """
 
     def __init__(self, stages: Sequence[Stage], config: TrainingConfig, rows: int) -> None:
-        self.stages, self.config = tuple(stages), config
+        self.config = config
         self.finished: list[str] = []
         self.first_step = 0
         self.began = 0.0
         self.lengths: dict[str, int] = {}
+        for name in config.stage_steps:
+            if name not in {stage.name for stage in stages}:
+                known = [stage.name for stage in stages]
+                raise ConfigError(f"Setting 'training.stage_steps': {unknown('stage', name, known)}")
+        self.stages = tuple(
+            stage if stage.steps == 0 else replace(stage, steps=config.stage_steps.get(stage.name, stage.steps))
+            for stage in stages  # what a model leaves out stays out
+        )
         planned = _planned_steps(config, rows)
-        free = sum(stage.share for stage in stages if stage.steps is None)
-        for stage in stages:
+        free = sum(stage.share for stage in self.stages if stage.steps is None)
+        for stage in self.stages:
             if stage.steps is not None:
                 self.lengths[stage.name] = stage.steps
             elif planned is not None:

@@ -189,7 +189,7 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> tuple[RunCo
     if lost or not new:
         what = f"lacks {', '.join(lost)} as it was trained" if lost else "has no further source"
         raise ConfigError(f"Setting 'model.extends': the data set {data.name!r} {what}; sources: {', '.join(names)}.")
-    kept = {key: getattr(config.model, key) for key in ("extends", "shares", "steps")}
+    kept = {key: getattr(config.model, key) for key in ("extends", "shares")}
     model = base.config.model_copy(update={**kept, "added": (*base.config.added, *new), "trained": new})
     order = (*base.source_names, *new)
     rows = config.data.model_copy(update={"sources": order})

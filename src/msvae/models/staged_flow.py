@@ -1,0 +1,273 @@
+"""How the shared-latent flow is trained: four stages, each on what the stages before it have made."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from msvae import flow
+from msvae.config import FlowConfig
+from msvae.errors import ConfigError
+from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values
+from msvae.flow.coded import CodedBatch, Evidence, joined
+from msvae.flow.content import Content, pooled
+from msvae.flow.converter import Converter
+from msvae.flow.renderer import Renderer
+from msvae.models.base import Loss, MultiSourceModel
+from msvae.models.stages import RowSource, Stage, in_chunks
+from msvae.networks.spatial import MapNetworks
+from msvae.source import Source, SourceBatch, check_batch
+
+CHUNK = 512
+TRAINING_CODE_STEPS = 6
+SMALLEST_SPREAD = 1e-3
+SHARES = {"sources": 0.40, "code": 0.17, "converter": 0.05, "renderer": 0.38}
+
+
+class StagedFlow(MultiSourceModel):
+    """The networks of the shared-latent flow, and what each stage does to them; `SharedFlow` answers with them.
+
+    Outside of staged training, `loss` is the sum of the losses of all stages.
+    """
+
+    def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
+        super().__init__(sources)
+        if len(sources) < 2:
+            raise ConfigError(f"Method 'flow' needs two sources or more, got {self.source_names}.")
+        self.config = config
+        names = self.source_names
+        latent_networks = MapNetworks(
+            sources, config.channels, config.width, config.side, config.refine, config.shared_trunk, config.added
+        )
+        self.autoencoders = Autoencoders(sources, latent_networks, config.noise, config.edges, config.even_contrast)
+        content_networks = MapNetworks(
+            sources, 2 * config.content_width, config.content_width, max(4, config.grid), 0, config.shared_trunk,
+            decoders=False,
+        )  # fmt: skip
+        sizes = {name: latent_networks.size(name) for name in names}
+        self.content = Content(
+            sources, content_networks, config.code, config.grid, sizes, config.shift,
+            config.contrast, config.prediction, config.detached,
+        )  # fmt: skip
+        slots, size = self.content.slots, config.code
+        self.converter = Converter(names, slots, size, config.converter_width, config.converter_depth, config.heads)
+        self.renderer = Renderer(
+            latent_networks.map_shape, slots, size, config.renderer_width, config.renderer_depth, config.heads,
+            config.dropped, config.patch, config.renderer == "mean",
+        )  # fmt: skip
+        self.standard = Standardiser(slots * size)
+        self.spread: Tensor
+        self.register_buffer("spread", torch.ones(len(names), slots * size))
+        self.stage: str | None = None
+        self.progress = 0.0
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What each stage trains."""
+        return {
+            "sources": self.autoencoders,
+            "code": self.content,
+            "converter": self.converter,
+            "renderer": self.renderer,
+        }
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        shares = {**SHARES, **self.config.shares}
+        left_out = {"sources": bool(self.config.reuse), "converter": self.config.converter == "product"}
+        rows = {"sources": 0.25, "code": 1.0, "converter": 4.0, "renderer": 2.0}
+        gates = {"sources": "reconstruction", "code": "code", "converter": "converter", "renderer": "samples"}
+        return tuple(
+            Stage(
+                name,
+                shares[name],
+                0 if left_out.get(name) else None,
+                rows[name],
+                rate=0.5 if name in ("converter", "renderer") else 1.0,
+                ema_decay=0.998 if name in ("sources", "code") else 0.999,
+                gate=gates[name],
+            )
+            for name in self.parts
+        )
+
+    def enter_stage(self, name: str) -> None:
+        self.stage = name
+        for part, module in self.parts.items():
+            for parameter, value in module.named_parameters():
+                value.requires_grad_(part == name and self._is_trained(parameter))
+        self.train(self.training)
+
+    @property
+    def trained_sources(self) -> tuple[str, ...]:
+        """The sources whose networks are trained: all, or those that are added to a trained model."""
+        return self.config.trained or self.source_names
+
+    def _is_trained(self, parameter: str) -> bool:
+        own = {f"of_{name}" for name in self.config.trained}
+        return not own or not own.isdisjoint(parameter.split("."))
+
+    def extend(self, base: "StagedFlow") -> None:
+        """Take over all of a trained model of some of the sources; only the others are trained from now on."""
+        known = base.state_dict()
+        spread = known.pop("spread")
+        self.load_state_dict(known, strict=False)
+        for index, name in enumerate(base.source_names):
+            self.spread[self.source_names.index(name)] = spread[index]
+
+    def take_autoencoders(self, other: MultiSourceModel) -> None:
+        """Take over the trained autoencoders of another flow of the same sources.
+
+        Raises:
+            ConfigError: if they do not fit.
+        """
+        if not isinstance(other, StagedFlow):
+            raise ConfigError("Setting 'model.reuse': the run is of another method than 'flow'.")
+        try:
+            self.autoencoders.load_state_dict(other.autoencoders.state_dict())
+        except RuntimeError:
+            raise ConfigError(
+                f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
+                f"sources ({', '.join(self.source_names)}) or sizes."
+            ) from None
+
+    def tell_progress(self, share: float) -> None:
+        self.progress = share
+
+    def train(self, mode: bool = True) -> "StagedFlow":
+        super().train(mode)
+        for part, module in self.parts.items():
+            if self.stage is not None and part != self.stage:
+                module.eval()
+        return self
+
+    def stage_rows(self, name: str, rows: RowSource) -> RowSource:
+        """The flows train on codes computed once; the stages before on images."""
+        if name in ("sources", "code"):
+            return rows
+        return joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, CHUNK)])
+
+    @torch.no_grad()
+    def end_stage(self, name: str, rows: RowSource) -> None:
+        """Exact statistics of the latents, or of the code, over the training rows."""
+        self.eval()
+        if name == "sources":
+            found: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
+            for index in in_chunks(rows, CHUNK):
+                batch = rows.batch(index).to(self.device)
+                encoded = self.autoencoders.networks.encode(present_values(batch, self.trained_sources))
+                for source, maps in encoded.items():
+                    found[source].append(maps)
+            for source, parts in found.items():
+                values = torch.cat(parts).flatten(1) if parts else torch.empty(0, 1)
+                if len(values) > 1:
+                    self.autoencoders.calibrate(source, values)
+        elif name == "code":
+            everything = joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, CHUNK)])
+            if not self.config.trained:
+                self.standard.calibrate(pooled(everything.evidence).flatten(1))
+            self._measure_spread(everything.evidence)
+        self.train()
+
+    def _measure_spread(self, evidence: Evidence) -> None:
+        """How far each source's own code is from that of all: the variance of the experts."""
+        whole = self._whole(evidence).flatten(1)
+        for name in self.trained_sources:
+            index = self.source_names.index(name)
+            has_it = evidence.present[index]
+            several = has_it & (evidence.present.sum(dim=0) > 1)
+            if int(several.sum()) > 1:
+                gap = self._standardised(evidence.tokens[index, several]).flatten(1) - whole[several]
+                self.spread[index] = gap.square().mean(dim=0).clamp_min(SMALLEST_SPREAD)
+
+    def loss(self, batch: SourceBatch, generator: Generator | None = None) -> Loss:
+        batch = batch.to(self.device)
+        if not isinstance(batch, CodedBatch):
+            check_batch(batch, self.sources)
+        terms: dict[str, Tensor] = {}
+        losses: list[Tensor] = []
+        wanted = list(self.parts) if self.stage is None else [self.stage]
+        latents: dict[str, Tensor] | None = None
+        if "sources" in wanted:
+            named = [name for name in batch.names if name in self.trained_sources]
+            found, nats, latents = self.autoencoders.losses(batch.select(named), generator)
+            losses += found.values()
+            terms |= {f"reconstruction/{name}": value.detach() for name, value in nats.items()}
+        if "code" in wanted:
+            evidence = self.content.evidence(batch, self.training, generator)
+            loss, parts = self.content.loss(evidence, latents or self._latents(batch), generator)
+            losses.append(loss)
+            terms |= parts
+        if {"converter", "renderer"} & set(wanted):
+            coded = batch if isinstance(batch, CodedBatch) else self._coded(batch, latents)
+            if "converter" in wanted:
+                losses.append(self._converter_loss(coded, generator))
+                terms["converter"] = losses[-1].detach()
+            if "renderer" in wanted:
+                losses.append(self._renderer_loss(coded, generator))
+                terms["renderer"] = losses[-1].detach()
+        total = torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)
+        if not total.requires_grad:  # nothing in this batch that is trained
+            total = total + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
+        return Loss(total, terms)
+
+    def _converter_loss(self, coded: CodedBatch, generator: Generator | None) -> Tensor:
+        self_drawn = self.config.self_distillation and self.progress > 0.5
+        evidence = coded.evidence
+        return self.converter.loss(evidence, self._whole(evidence), generator, self_drawn)
+
+    def _renderer_loss(self, coded: CodedBatch, generator: Generator | None) -> Tensor:
+        """A random present source of each row, from the code of the others (leave-one-out): its own evidence, which
+        no question but reconstruction has, never enters."""
+        evidence = coded.evidence
+        count, rows = evidence.present.shape
+        trained = torch.tensor([name in self.trained_sources for name in self.source_names], device=self.device)
+        wanted = evidence.present & trained[:, None]
+        lottery = torch.rand(count, rows, generator=generator, device=self.device)
+        chosen = lottery.masked_fill(~wanted, -1.0).argmax(dim=0)
+        target = torch.zeros_like(wanted)
+        target[chosen, torch.arange(rows, device=self.device)] = True
+        target &= wanted
+        others = evidence.restricted(~target)
+        code = self._whole(others)
+        share = self.config.sampled if self.config.converter == "flow" else 0.0
+        drawn = torch.rand(rows, generator=generator, device=self.device) < share
+        known = others.present.any(dim=0) | drawn
+        index = drawn.nonzero().squeeze(1)
+        if len(index):
+            start = torch.randn(code[index].shape, generator=generator, device=self.device)
+            with torch.no_grad():
+                sampled = flow.sample(self.converter.velocity(others.rows(index)), start, TRAINING_CODE_STEPS)
+            code = code.index_copy(0, index, sampled)
+        mine = {name: target[i].nonzero().squeeze(1) for i, name in enumerate(self.source_names)}
+        mine = {name: found for name, found in mine.items() if len(found)}
+        if not mine:
+            return code.new_zeros(())
+        return self.renderer.loss(
+            {name: coded.latents[name][found] for name, found in mine.items()},
+            {name: code[found] for name, found in mine.items()},
+            {name: known[found] for name, found in mine.items()},
+            generator,
+        )
+
+    @torch.no_grad()
+    def _latents(self, batch: SourceBatch) -> dict[str, Tensor]:
+        """Standardised latents of every source by row; zero where it is absent."""
+        codes = self.autoencoders.latents(present_values(batch, self.source_names))
+        return {name: self.autoencoders.by_row(name, codes, batch) for name in self.source_names}
+
+    @torch.no_grad()
+    def _coded(self, batch: SourceBatch, latents: dict[str, Tensor] | None = None) -> CodedBatch:
+        evidence = self.content.evidence(batch)
+        found = {name: value.detach() for name, value in (latents or self._latents(batch)).items()}
+        present = dict(zip(self.source_names, evidence.present, strict=True))
+        return CodedBatch({}, present, found, evidence)
+
+    def _standardised(self, tokens: Float[Tensor, "rows slots size"]) -> Float[Tensor, "rows slots size"]:
+        return self.standard(tokens.flatten(1)).view_as(tokens)
+
+    def _whole(
+        self, evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None
+    ) -> Float[Tensor, "rows slots size"]:
+        """The code that the present sources pool to, standardised."""
+        return self._standardised(pooled(evidence, log_weights))
