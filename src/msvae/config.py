@@ -140,8 +140,10 @@ class FlowConfig(Settings):
             source's latents are predicted from the codes of the others alone (target-detached) or from all.
         converter, renderer: `flow`, or what the flows are compared with: a `product` of Gaussians around the sources'
             codes, with N(0, I) for nothing given; a `mean` image for each code, without a private part.
-        converter_width, converter_depth, renderer_width, renderer_depth, heads: the two Transformers.
-        patch: side of the square of latent cells that make a token of the renderer.
+        converter_width, converter_depth, renderer_width, renderer_depth, heads: of the converter, a Transformer, and
+            of the renderer.
+        patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
+            (the default for one token of content) takes the whole map as one vector, through a residual MLP.
         dropped: share of rows that the renderer sees without their code, for guidance.
         sampled: share of rows on which the renderer sees a code drawn by the converter.
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
@@ -158,9 +160,9 @@ class FlowConfig(Settings):
     channels: int = Field(default=16, ge=1, le=256)
     side: int = Field(default=4, ge=1, le=32)
     width: int = Field(default=32, ge=1, le=1024)
-    refine: int = Field(default=1, ge=0, le=8)
+    refine: int = Field(default=0, ge=0, le=8)
     shared_trunk: bool = True
-    noise: float = Field(default=0.05, gt=0.0, le=1.0)
+    noise: float = Field(default=0.1, gt=0.0, le=1.0)
     edges: float = Field(default=1.0, ge=0.0)
     even_contrast: bool = True
     code: int = Field(default=32, ge=2, le=1024)
@@ -174,12 +176,12 @@ class FlowConfig(Settings):
     renderer: Literal["flow", "mean"] = "flow"
     converter_width: int = Field(default=128, ge=8, multiple_of=4)
     converter_depth: int = Field(default=3, ge=1, le=64)
-    renderer_width: int = Field(default=256, ge=8, multiple_of=4)
+    renderer_width: int = Field(default=512, ge=8, multiple_of=4)
     renderer_depth: int = Field(default=4, ge=1, le=64)
     heads: int = Field(default=4, ge=1, le=64)
-    patch: int = Field(default=2, ge=1, le=32)
+    patch: int | None = Field(default=None, ge=1, le=32)
     dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
-    sampled: float = Field(default=0.25, ge=0.0, le=1.0)
+    sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
     shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
     guidance: float = Field(default=1.5, ge=0.0, le=20.0)
@@ -191,8 +193,17 @@ class FlowConfig(Settings):
     added: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _content_of_a_grid_needs_tokens(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("grid", 1) != 1 and "patch" not in values:
+            return {**values, "patch": 1}
+        return values
+
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> FlowConfig:
+        if self.grid > 1 and self.patch is None:
+            raise ValueError("content on a grid (grid > 1) needs a renderer of tokens: give patch a number")
         for width in (self.converter_width, self.renderer_width):
             if width % self.heads:
                 raise ValueError(f"width {width} of a Transformer is no multiple of its {self.heads} heads")

@@ -48,8 +48,9 @@ class Converter(nn.Module):
         Args:
             log_weights: added to the attention logits of a source's tokens: log a_m weighs its evidence, -inf hides it.
         """
-        used = evidence.present.any(dim=1)  # sources that no row has cost nothing
-        evidence = Evidence(evidence.tokens[used], evidence.logits[used], evidence.present[used])
+        present = evidence.present if log_weights is None else evidence.present & ~torch.isneginf(log_weights)
+        used = present.any(dim=1)  # sources that no row has, or has at weight 0, cost nothing
+        evidence = Evidence(evidence.tokens[used], evidence.logits[used], present[used])
         hidden = hidden_where(~evidence.present.T)
         if log_weights is not None:
             hidden = hidden + log_weights[used].T

@@ -1,33 +1,30 @@
 """Stage C, second flow: the latents of any source, given the shared code; its noise is the source's private part."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
+from msvae.flow.fields import GridField, Runs, Shape, VectorField
 from msvae.flow.guidance import guided_velocity
 from msvae.flow.path import MEAN_SHARE, path_points
 from msvae.flow.sampler import Velocity
-from msvae.networks.transformer import TimeEmbedding, Transformer, grid_positions
+from msvae.networks.transformer import TimeEmbedding
 
-Shape = tuple[int, int, int]
-Runs = Sequence[tuple[str, int]]
+SPREAD = 0.3  # of the embeddings of sources and of no code, as large as a code's
 
 
 class Renderer(nn.Module):
-    """v(h_t, t; w, source): a Transformer over the cells of a source's map of latents, one network for all sources.
-
-    Each source has its own embedding and its own linear maps in and out, so that a source can be added without
-    touching the others. The shared code modulates every layer; where it has several slots, they are tokens as well.
+    """v(h_t, t; w, source): one network for all sources, modulated by the shared code, the time and the source.
 
     Args:
         shapes: `{source: (channels, height, width)}` of the latents.
         slots, size: tokens of the shared code and their numbers.
+        field: the network: `VectorField` or `GridField`.
+        width: of the network.
         dropped: share of rows that are trained on without their code.
-        patch: side of the square of cells that make a token; where it is the whole map, the network is an MLP.
         only_mean: learn the conditional mean alone: a plain decoder of the code, to compare with.
     """
 
@@ -36,31 +33,20 @@ class Renderer(nn.Module):
         shapes: Mapping[str, Shape],
         slots: int,
         size: int,
+        field: VectorField | GridField,
         width: int,
-        depth: int,
-        heads: int,
         dropped: float,
-        patch: int = 1,
         only_mean: bool = False,
     ) -> None:
         super().__init__()
-        self.shapes, self.slots, self.dropped, self.patch = dict(shapes), slots, dropped, patch
-        self.only_mean = only_mean
-        self.names = tuple(shapes)
-        self.width = width
+        self.shapes, self.dropped, self.only_mean = dict(shapes), dropped, only_mean
+        self.field = field
         self.time = TimeEmbedding(width)
         self.read_code = nn.Linear(size, width)
         self.slot = nn.Parameter(0.02 * torch.randn(slots, width))
-        self.nothing = nn.Parameter(0.02 * torch.randn(slots, width))
-        self.condition = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
-        self.transformer = Transformer(width, depth, heads)
-        self.source = nn.ParameterDict({f"of_{name}": 0.02 * torch.randn(width) for name in shapes})
-        self.into, self.out = nn.ModuleDict(), nn.ModuleDict()
-        for name, (channels, height, across) in self.shapes.items():
-            self.into[f"of_{name}"] = nn.Linear(channels * patch**2, width)
-            self.out[f"of_{name}"] = nn.Linear(width, channels * patch**2)
-            positions = grid_positions(math.ceil(height / patch), math.ceil(across / patch), width)
-            self.register_buffer(f"position_of_{name}", positions, persistent=False)
+        self.nothing = nn.Parameter(SPREAD * torch.randn(slots, width))
+        self.condition = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
+        self.source = nn.ParameterDict({f"of_{name}": SPREAD * torch.randn(width) for name in shapes})
 
     def velocity(
         self,
@@ -127,35 +113,11 @@ class Renderer(nn.Module):
             content = torch.where(known[:, None, None], content, self.nothing.to(content.dtype))
         return content + self.slot
 
-    def _field(self, runs: Runs, content: Tensor) -> Velocity:
-        shape = self.shapes[runs[0][0]]
-        lengths = [length for _, length in runs]
+    def _field(self, runs: Runs, content: Float[Tensor, "rows slots width"]) -> Velocity:
         sources = torch.cat([self.source[f"of_{name}"].expand(length, -1) for name, length in runs])
         about = content.mean(dim=1) + sources
-        positions = self.get_buffer(f"position_of_{runs[0][0]}")
 
         def field(state: Tensor, time: Tensor) -> Tensor:
-            cells = self._tokens(state, shape).split(lengths)
-            tokens = torch.cat([self.into[f"of_{name}"](part) for (name, _), part in zip(runs, cells, strict=True)])
-            tokens = tokens + positions.to(tokens.dtype)
-            if self.slots > 1:
-                tokens = torch.cat([tokens, content.to(tokens.dtype)], dim=1)
-            refined = self.transformer(tokens, self.condition(about + self.time(time)))
-            refined = F.layer_norm(refined[:, : len(positions)], (self.width,)).split(lengths)
-            outputs = [self.out[f"of_{name}"](part) for (name, _), part in zip(runs, refined, strict=True)]
-            return self._cells(torch.cat(outputs).float(), shape)
+            return self.field(runs, state, self.condition(about + self.time(time)), content)
 
         return field
-
-    def _tokens(self, state: Float[Tensor, "rows latents"], shape: Shape) -> Float[Tensor, "rows tokens numbers"]:
-        """Flat latents as one token for each square of cells, with zeros beyond the map's border."""
-        _, height, across = shape
-        maps = F.pad(state.unflatten(1, shape), (0, -across % self.patch, 0, -height % self.patch))
-        return F.pixel_unshuffle(maps, self.patch).flatten(2).transpose(1, 2)
-
-    def _cells(self, tokens: Float[Tensor, "rows tokens numbers"], shape: Shape) -> Float[Tensor, "rows latents"]:
-        """The inverse of `_tokens`."""
-        _, height, across = shape
-        grid = (math.ceil(height / self.patch), math.ceil(across / self.patch))
-        maps = F.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, grid), self.patch)
-        return maps[..., :height, :across].flatten(1)

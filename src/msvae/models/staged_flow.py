@@ -13,6 +13,7 @@ from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values
 from msvae.flow.coded import CodedBatch, Evidence, joined
 from msvae.flow.content import Content, pooled
 from msvae.flow.converter import Converter
+from msvae.flow.fields import GridField, VectorField
 from msvae.flow.renderer import Renderer
 from msvae.models.base import Loss, MultiSourceModel
 from msvae.models.stages import RowSource, Stage, in_chunks
@@ -20,7 +21,7 @@ from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch, check_batch
 
 CHUNK = 512
-TRAINING_CODE_STEPS = 6
+TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
 SHARES = {"sources": 0.40, "code": 0.17, "converter": 0.05, "renderer": 0.38}
 
@@ -52,10 +53,16 @@ class StagedFlow(MultiSourceModel):
         )  # fmt: skip
         slots, size = self.content.slots, config.code
         self.converter = Converter(names, slots, size, config.converter_width, config.converter_depth, config.heads)
-        self.renderer = Renderer(
-            latent_networks.map_shape, slots, size, config.renderer_width, config.renderer_depth, config.heads,
-            config.dropped, config.patch, config.renderer == "mean",
-        )  # fmt: skip
+        width, depth = config.renderer_width, config.renderer_depth
+        shapes = latent_networks.map_shape
+        alone = config.added if config.shared_trunk else names
+        field: VectorField | GridField = (
+            GridField(shapes, width, depth, config.heads, config.patch, alone)
+            if config.patch is not None
+            else VectorField(shapes, width, depth, alone)
+        )
+        only_mean = config.renderer == "mean"
+        self.renderer = Renderer(shapes, slots, size, field, width, config.dropped, only_mean)
         self.standard = Standardiser(slots * size)
         self.spread: Tensor
         self.register_buffer("spread", torch.ones(len(names), slots * size))
@@ -77,6 +84,7 @@ class StagedFlow(MultiSourceModel):
         shares = {**SHARES, **self.config.shares}
         left_out = {"sources": bool(self.config.reuse), "converter": self.config.converter == "product"}
         rows = {"sources": 0.25, "code": 1.0, "converter": 4.0, "renderer": 2.0}
+        rates = {"sources": 1.0, "code": 1.0, "converter": 0.5, "renderer": 1.5 if self.config.patch is None else 0.75}
         gates = {"sources": "reconstruction", "code": "code", "converter": "converter", "renderer": "samples"}
         return tuple(
             Stage(
@@ -84,7 +92,7 @@ class StagedFlow(MultiSourceModel):
                 shares[name],
                 0 if left_out.get(name) else None,
                 rows[name],
-                rate=0.5 if name in ("converter", "renderer") else 1.0,
+                rate=rates[name],
                 ema_decay=0.998 if name in ("sources", "code") else 0.999,
                 gate=gates[name],
             )

@@ -7,12 +7,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+SMALL = 0.35  # of the usual size: the last layers of residual branches
+
 
 class ModulatedBlock(nn.Module):
-    """Attention and a two-layer network, each x + gate * f(norm(x) (1 + scale) + shift) with parts from a condition.
+    """Attention and a two-layer network, each x + (1 + gate) f(norm(x) (1 + scale) + shift), parts from a condition.
 
-    The gates start near zero, so that the block starts close to the identity: AdaLN-zero (Peebles & Xie 2023, arXiv
-    2212.09748), with a little noise, so that every weight learns from the first step.
+    Source: Peebles & Xie 2023 (arXiv 2212.09748), whose gates start at zero, however; here they start at one, and the
+    last layers small, which learns faster in the first thousand steps (benchmarks of the renderer in docs/flow.md).
     """
 
     def __init__(self, width: int, heads: int, expansion: int = 4) -> None:
@@ -25,6 +27,8 @@ class ModulatedBlock(nn.Module):
         self.mixed = nn.Linear(width, width)
         self.expand = nn.Linear(width, expansion * width)
         self.contract = nn.Linear(expansion * width, width)
+        for last in (self.mixed, self.contract):
+            last.weight.data.mul_(SMALL)
 
     def forward(
         self,
@@ -38,9 +42,9 @@ class ModulatedBlock(nn.Module):
         inputs = F.layer_norm(tokens, width) * (1 + scale) + shift
         parts = self.queries_keys_values(inputs).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = attention(parts[0], parts[1], parts[2], bias)
-        tokens = tokens + gate * self.mixed(attended.transpose(1, 2).flatten(2))
+        tokens = tokens + (1 + gate) * self.mixed(attended.transpose(1, 2).flatten(2))
         inputs = F.layer_norm(tokens, width) * (1 + scale_2) + shift_2
-        return tokens + gate_2 * self.contract(F.gelu(self.expand(inputs), approximate="tanh"))
+        return tokens + (1 + gate_2) * self.contract(F.silu(self.expand(inputs)))
 
 
 def attention(
