@@ -184,7 +184,7 @@ class FlowConfig(Settings):
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
     shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
-    guidance: float = Field(default=1.5, ge=0.0, le=20.0)
+    guidance: float = Field(default=3.0, ge=0.0, le=20.0)
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)
     sampling_precision: Literal["auto", "fp32", "bf16"] = "auto"
