@@ -11,6 +11,7 @@ from msvae import flow
 from msvae.flow.coded import Evidence
 from msvae.flow.content import contrast, pooled, random_half
 from msvae.flow.converter import Converter, log_of, subset_of_any_size
+from msvae.flow.density import log_density, normal_log_density
 from msvae.networks.transformer import Transformer, attention, grid_positions, hidden_where
 
 MEAN, DEVIATION = 1.5, 0.4
@@ -38,6 +39,33 @@ def test_the_flow_of_a_gaussian_carries_noise_to_mean_plus_deviation_times_noise
 
 def test_one_step_from_noise_is_the_mean() -> None:
     torch.testing.assert_close(flow.sample(gaussian_velocity, noise(20, 3), 1), torch.full((20, 3), MEAN).double())
+
+
+def test_the_density_of_a_gaussian_is_known() -> None:
+    data = MEAN + DEVIATION * noise(20, 3)
+    known = torch.distributions.Normal(MEAN, DEVIATION).log_prob(data).sum(dim=1)
+    for exact in (True, False):  # the Jacobian is diagonal: one sign vector gives its trace
+        found = log_density(gaussian_velocity, data, 100, exact=exact)
+        torch.testing.assert_close(found, known, atol=2e-3, rtol=0)
+
+
+def test_hutchinsons_divergence_is_right_on_average() -> None:
+    """dx/dt = A x carries N(0, I) to x_1 = e^A x_0, whose log-density falls by tr A."""
+    matrix = 0.5 * noise(3, 3, seed=1)
+    data = noise(1, 3).expand(4000, 3)
+    known = normal_log_density(data[:1] @ torch.matrix_exp(-matrix).T) - matrix.trace()
+
+    def velocity(state: Tensor, time: Tensor) -> Tensor:
+        return state @ matrix.T
+
+    exact = log_density(velocity, data[:1], 100, exact=True)
+    torch.testing.assert_close(exact, known, atol=1e-3, rtol=0)
+    drawn = log_density(velocity, data, 20, torch.Generator().manual_seed(0))
+    error = float(drawn.std()) / math.sqrt(len(drawn))
+    assert error > 0
+    assert float(drawn.mean()) == pytest.approx(float(known), abs=4 * error + 1e-3)
+    with pytest.raises(ValueError, match="at least one step"):
+        log_density(velocity, data, 0)
 
 
 def test_inversion_finds_the_noise_again() -> None:

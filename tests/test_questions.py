@@ -202,5 +202,10 @@ def test_the_likelihood_of_more_sources_is_that_of_a_joint_density(tiny_run: Run
     assert float(more[1]) > float(more[0])
     with pytest.raises(ConfigError, match="at least 1"):
         msvae.likelihood(tiny_run, rows, samples=0)
-    with pytest.raises(ConfigError, match="joint VAEs alone"):
-        msvae.likelihood(tiny_model("flow"), rows)
+    flow = tiny_model("flow", tiny_run.model.sources).eval()
+    bound = msvae.likelihood(flow, rows, samples=2)
+    assert bound.shape == (4,)
+    assert torch.equal(bound, msvae.likelihood(flow, rows, samples=2))
+    flow.config = flow.config.model_copy(update={"converter": "product"})
+    with pytest.raises(ConfigError, match="joint VAEs and for the flow"):
+        msvae.likelihood(flow, rows)

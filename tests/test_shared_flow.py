@@ -15,9 +15,10 @@ from msvae import api
 from msvae.config import FlowConfig, RunConfig, TrainingConfig, parse
 from msvae.data import DataSet, complete_rows
 from msvae.errors import ConfigError, GateError, Interrupted, SourceError
+from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.models import SharedFlow, build_model
 from msvae.models.stages import Stage
-from msvae.source import Source
+from msvae.source import Source, SourceBatch
 from msvae.training import gates, loop
 from msvae.training.checkpoint import RunFolder
 from msvae.training.gates import Gate
@@ -236,6 +237,38 @@ def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passin
     assert run.model.sample(old, ["d"]).values["d"].shape == (6, 3, 8, 8)
     with pytest.raises(ConfigError, match="no further source"):
         train_run(config(**{"model.extends": str(straight.folder.path)}), tmp_path / "none", data=DATA)
+
+
+def test_the_likelihood_bound_is_the_sum_of_its_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both flows at rest, p(w) and p(h | w) are standard normals, and all terms can be computed by hand."""
+
+    def at_rest(state: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return 0.0 * state
+
+    model = tiny_model("flow", [Source(n, (3, 8, 8), likelihood="normal") for n in ("blue", "grey")]).eval()
+    monkeypatch.setattr(model.converter, "velocity", lambda *_: at_rest)
+    monkeypatch.setattr(model.renderer, "velocity", lambda *_: at_rest)
+    batch = random_batch(model)
+    batch.values["grey"][1:] = float("nan")
+    batch = SourceBatch(batch.values, {**batch.present, "grey": torch.arange(len(batch)) < 1})
+    found = likelihood_bound(model, batch, 1, steps=2, generator=generator())
+
+    def gaussian(values: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor | float) -> torch.Tensor:
+        return torch.distributions.Normal(mean, deviation).log_prob(values).flatten(1).sum(dim=1)
+
+    source, drawing = generator(), model.encode(batch)
+    code = drawing.sample(source)
+    torch.randint(0, 2, code.shape, generator=source)  # the sign vector of the code's density
+    zero = torch.zeros(())
+    expected = gaussian(code, zero, 1.0) - gaussian(code, drawing.mean, (0.5 * drawing.log_variances[0]).exp())
+    for name, rows in (("blue", slice(None)), ("grey", slice(0, 1))):
+        images = batch.values[name][rows]
+        mean = model.autoencoders.latents({name: images})[name]
+        latents = mean + model.autoencoders.noise * torch.randn(mean.shape, generator=source)
+        torch.randint(0, 2, mean.shape, generator=source)
+        pixels = gaussian(images, model.autoencoders.image(name, latents), model.sources[0].scale)
+        expected[rows] += pixels + gaussian(latents, zero, 1.0) - gaussian(latents, mean, model.autoencoders.noise)
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-5)
 
 
 def generator(seed: int = 1) -> torch.Generator:

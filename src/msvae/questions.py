@@ -16,9 +16,11 @@ from torch import Tensor
 from msvae.blending import BLENDS
 from msvae.data.images import read_rows
 from msvae.errors import ConfigError, SourceError, unknown
+from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.evaluation.likelihood import log_likelihood
 from msvae.models.base import Features, Mode, MultiSourceModel, Weights
 from msvae.models.joint import JointVAE
+from msvae.models.shared_flow import SharedFlow
 from msvae.source import Source, SourceBatch, check_batch, source_named
 from msvae.training.run import Run, open_run
 
@@ -245,19 +247,22 @@ def features(run: Asked, given: Given) -> Features:
 
 
 def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> Tensor:
-    """log p of the given images together, in nats for each row, by importance sampling (see `log_likelihood`).
+    """log p of the given images together, in nats for each row: a lower bound in expectation.
 
     Args:
-        samples: codes drawn for each row; the figure is a lower bound in expectation, and tightens with them.
+        samples: codes drawn for each row. For a joint VAE they are importance-weighted, and the bound tightens with
+            them (see `log_likelihood`); for the flow they are averaged (see `likelihood_bound`; slow).
 
     Raises:
-        ConfigError: for a model that is no joint VAE, or fewer than one sample.
+        ConfigError: for a model that is neither, or fewer than one sample.
     """
     model = model_of(run)
-    if not isinstance(model, JointVAE):
-        raise ConfigError("The likelihood is known for joint VAEs alone.")
-    batch = as_batch(given, model.sources)
-    return log_likelihood(model, batch, samples, generator=_generator(model, seed))
+    batch, generator = as_batch(given, model.sources), _generator(model, seed)
+    if isinstance(model, JointVAE):
+        return log_likelihood(model, batch, samples, generator=generator)
+    if isinstance(model, SharedFlow) and model.config.converter == model.config.renderer == "flow":
+        return likelihood_bound(model, batch, samples, generator=generator)
+    raise ConfigError("The likelihood is known for joint VAEs and for the flow.")
 
 
 def _generator(model: MultiSourceModel, seed: int) -> torch.Generator:

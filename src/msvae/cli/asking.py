@@ -252,7 +252,7 @@ def likelihood(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """The log-likelihood of images under a joint VAE, by importance sampling: a lower bound that tightens with -k.
+    """The log-likelihood of images: a lower bound. Under a joint VAE it tightens with -k; under the flow -k averages.
 
     Example:
 
