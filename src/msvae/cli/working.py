@@ -120,24 +120,32 @@ def evaluate(
 def report(
     run: RunPath,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file [RUN/report.html].")] = None,
+    beside: Annotated[
+        Path | None, typer.Option("--beside", metavar="RUN", help="Another evaluated run on the same data.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML file: data, losses, tests, image grids, settings.
 
-    Example:
+    Examples:
 
         msvae report runs/first
+
+        msvae report runs/first --beside runs/flow
     """
     from msvae import api
 
-    path = api.report(run, out, display=progress(as_json))
+    path = api.report(run, out, beside=beside, display=progress(as_json))
     say(f"Report: {path}", {"report": str(path)}, as_json)
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("runs/demo"),
     budget: Annotated[
-        str, typer.Option("--budget", help="Training time of the joint model; the baseline takes the same again.")
+        str,
+        typer.Option(
+            "--budget", help="Training time of the joint model; the baseline and the flow take the same again."
+        ),
     ] = "40s",
     method: Annotated[str, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = "poe",
     seed: Seed = 0,

@@ -80,6 +80,14 @@ class Content(nn.Module):
         numbers = torch.stack(read)
         return Evidence(numbers[..., : self.size], numbers[..., self.size], batch.presence(self.names))
 
+    @torch.no_grad()
+    def begin_with(self, networks: MapNetworks) -> None:
+        """Take over the layers of trained encoders that fit: what sees edges and strokes need not be learned twice."""
+        known = networks.encoders.state_dict()
+        for name, weight in self.networks.encoders.state_dict().items():
+            if name in known and known[name].shape == weight.shape:
+                weight.copy_(known[name])
+
     def _read(self, name: str, maps: Tensor) -> Float[Tensor, "rows slots numbers"]:
         maps = F.silu(maps)
         if self.grid == 1:

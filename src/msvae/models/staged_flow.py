@@ -23,7 +23,7 @@ from msvae.source import Source, SourceBatch, check_batch
 CHUNK = 512
 TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
-SHARES = {"sources": 0.40, "code": 0.17, "converter": 0.05, "renderer": 0.38}
+SHARES = {"sources": 0.37, "code": 0.18, "converter": 0.05, "renderer": 0.40}
 
 
 class StagedFlow(MultiSourceModel):
@@ -83,7 +83,7 @@ class StagedFlow(MultiSourceModel):
     def stages(self) -> tuple[Stage, ...]:
         shares = {**SHARES, **self.config.shares}
         left_out = {"sources": bool(self.config.reuse), "converter": self.config.converter == "product"}
-        rows = {"sources": 0.25, "code": 1.0, "converter": 4.0, "renderer": 2.0}
+        rows = {"sources": 0.25, "code": 0.5, "converter": 4.0, "renderer": 2.0}
         rates = {"sources": 1.0, "code": 1.0, "converter": 0.5, "renderer": 1.5 if self.config.patch is None else 0.75}
         gates = {"sources": "reconstruction", "code": "code", "converter": "converter", "renderer": "samples"}
         return tuple(
@@ -138,6 +138,7 @@ class StagedFlow(MultiSourceModel):
                 f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
                 f"sources ({', '.join(self.source_names)}) or sizes."
             ) from None
+        self.content.begin_with(self.autoencoders.networks)
 
     def tell_progress(self, share: float) -> None:
         self.progress = share
@@ -170,6 +171,8 @@ class StagedFlow(MultiSourceModel):
                 values = torch.cat(parts).flatten(1) if parts else torch.empty(0, 1)
                 if len(values) > 1:
                     self.autoencoders.calibrate(source, values)
+            if not self.config.trained:
+                self.content.begin_with(self.autoencoders.networks)
         elif name == "code":
             everything = joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, CHUNK)])
             if not self.config.trained:

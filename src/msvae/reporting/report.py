@@ -10,9 +10,11 @@ import torch
 import yaml
 
 from msvae.data import DataSet
+from msvae.errors import DataError
 from msvae.models.base import MultiSourceModel
 from msvae.questions import convert, generate, impute, reconstruct
 from msvae.reporting import page
+from msvae.reporting.beside import beside_section
 from msvae.reporting.fusing import fusion_section
 from msvae.reporting.grids import strip
 from msvae.reporting.plots import loss_curves
@@ -32,12 +34,19 @@ def write_report(
     out: str | Path | None = None,
     *,
     data: DataSet | None = None,
+    beside: str | Path | Run | None = None,
     display: Display | None = None,
 ) -> Path:
     """Write the report, by default to `RUN/report.html`; figures appear once the run has been evaluated.
 
+    Args:
+        beside: another run on the same data, evaluated, whose figures and generated rows stand beside this one's.
+
     Returns:
         The file's path.
+
+    Raises:
+        DataError: if the run beside has not been evaluated.
     """
     opened = run if isinstance(run, Run) else open_run(run)
     model, folder = opened.model, opened.folder.path
@@ -54,6 +63,7 @@ def write_report(
         lambda: fusion_section(model, rows, drawable),
         lambda: _generated(model, drawable),
         lambda: _imputed(model, rows, drawable),
+        lambda: _beside(opened, figures, beside),
         lambda: _settings(opened),
     ]
     sections = [part() for part in tracked(parts, display or Quiet(), "drawing the report", len(parts))]
@@ -202,6 +212,16 @@ def _imputed(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) 
     content.append("<h3>Filled in</h3>")
     content += [page.labelled_strip(source.name, strip(whole.images[source.name], source)) for source in sources]
     return page.section("Imputation", "What a row lacks, from what it has; what was there is unchanged.", *content)
+
+
+def _beside(run: Run, figures: dict[str, Any] | None, beside: str | Path | Run | None) -> str:
+    if beside is None:
+        return ""
+    other = beside if isinstance(beside, Run) else open_run(beside)
+    path = other.folder.path / "metrics.json"
+    if not path.exists():
+        raise DataError(f"The run {other.folder.path} beside has not been tested: run msvae evaluate on it first.")
+    return beside_section(run, figures, other, read_json(path))
 
 
 def _settings(run: Run) -> str:
