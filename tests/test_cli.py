@@ -197,4 +197,5 @@ def test_the_demo_runs_the_whole_way(msvae: Command, tmp_path: Path) -> None:
     done = msvae("demo", "--budget", "2s", "-o", "demo", "--json")
     answer = json.loads(done.stdout)
     assert answer["report"] == "demo/report.html"
+    assert "Beside it: flow" in (tmp_path / "demo" / "report.html").read_text()
     assert (tmp_path / "demo" / "report.html").stat().st_size > 500_000

@@ -239,6 +239,58 @@ def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passin
         train_run(config(**{"model.extends": str(straight.folder.path)}), tmp_path / "none", data=DATA)
 
 
+@pytest.mark.parametrize("change", [{"contrast": 0.0}, {"prediction": 0.0}, {"detached": False}])
+def test_each_switch_of_the_code_changes_its_loss(change: dict[str, object]) -> None:
+    losses = []
+    for settings in ({}, change):
+        model = tiny_model("flow", **settings)
+        model.enter_stage("code")
+        losses.append(float(model.loss(random_batch(model, 8), generator()).total.detach()))
+    assert losses[0] != losses[1]
+
+
+def test_a_product_in_place_of_the_converter_has_no_stage_and_draws_normal_codes(passing: None, tmp_path: Path) -> None:
+    run = train_run(config(**{"model.converter": "product"}), tmp_path / "run", data=DATA)
+    assert run.folder.state().step == 16 - STEPS["converter"]
+    batch = DATA.split("test").batch(slice(0, 4))
+    rule = run.model.encode(batch.select(["a"]), rule="product").sample(generator())
+    torch.testing.assert_close(run.model.codes(batch.select(["a"]), 1, None, "sample", "own", generator()), rule)
+    assert float(run.model.draw(2000, generator()).std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_mean_in_place_of_the_renderer_has_no_private_part() -> None:
+    model = tiny_model("flow", renderer="mean").eval()
+    code = model.draw(3, generator())
+    drawn, expected = (model.decode(code, mode=mode, generator=generator()).values for mode in ("sample", "mean"))
+    assert all(torch.equal(drawn[name], expected[name]) for name in drawn)
+    flow = tiny_model("flow").eval()
+    assert not torch.equal(
+        flow.decode(code, "blue", "sample", generator()).values["blue"], flow.decode(code, "blue").values["blue"]
+    )
+
+
+def test_the_codes_encoders_begin_with_the_autoencoders_layers(passing: None, tmp_path: Path) -> None:
+    steps = {**STEPS, "code": 0, "converter": 0, "renderer": 0}
+    model = train_run(config(**{"training.stage_steps": steps}), tmp_path / "run", data=DATA).model
+    assert isinstance(model, SharedFlow)
+    known = model.autoencoders.networks.encoders.state_dict()
+    taken = model.content.networks.encoders.state_dict()
+    same = [name for name in taken if known[name].shape == taken[name].shape]
+    assert len(same) > len(taken) / 2
+    assert all(torch.equal(known[name], taken[name]) for name in same)
+
+
+def test_content_on_a_grid_needs_a_renderer_of_tokens() -> None:
+    assert parse(FlowConfig, {"grid": 2}).patch == 1
+    with pytest.raises(ConfigError, match="give patch a number"):
+        parse(FlowConfig, {"grid": 2, "patch": None})
+
+
+def test_steps_of_unknown_stages_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Unknown stage 'codes'.*Did you mean 'code'"):
+        StagePlan([Stage("code")], TrainingConfig(stage_steps={"codes": 3}), 10)
+
+
 def test_the_likelihood_bound_is_the_sum_of_its_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     """With both flows at rest, p(w) and p(h | w) are standard normals, and all terms can be computed by hand."""
 

@@ -161,6 +161,11 @@ def test_own_rows_are_trained_tested_reported_and_resumed(tmp_path: Path) -> Non
     figures = api.evaluate(run, data=data)
     assert figures["data"] == "mine"
     assert api.report(run, data=data).exists()
+    other = api.train(data, "poe", out=tmp_path / "other", settings=settings)
+    with pytest.raises(DataError, match="other beside has not been tested"):
+        api.report(run, data=data, beside=other)
+    api.evaluate(other, data=data, baseline=False)
+    assert "Beside it: poe" in api.report(run, data=data, beside=other).read_text()
     assert api.resume(tmp_path / "run", data=data).folder.state().step == 3
     with pytest.raises(DataError, match="pass it again"):
         api.evaluate(run)
