@@ -217,12 +217,15 @@ def demo(
     budget: str | int | float = "40s",
     method: str = "poe",
     seed: int = 0,
+    *,
+    flow: bool = False,
     display: Display | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """The whole way on the embedded digits: train jointly, train alone, train the flow, test, report.
+    """The whole way on the embedded digits: train jointly, train alone, test, report.
 
     Args:
-        budget: training time of the joint model; the baseline takes as many steps again, the flow as much time.
+        budget: training time of the joint model; the baseline takes as many steps again.
+        flow: also train the flow for that time, and report it beside the joint model.
 
     Returns:
         The report's path and the figures; their `seconds` count the whole demo, those of the flow are under `flow`.
@@ -235,21 +238,18 @@ def demo(
         "colours", method, out=out, budget=budget, settings={**DEMO_SETTINGS, "training.seed": seed}, display=display
     )
     figures = evaluate(run, display=display)
-    flow = _whatever_the_gates_say(
-        out / FLOW_FOLDER,
+    if not flow:
+        return report(run, display=display), {**figures, "seconds": round(time.perf_counter() - began, 1)}
+    folder = out / FLOW_FOLDER
+    settings = {**DEMO_FLOW_SETTINGS, "training.seed": seed}
+    beside = _whatever_the_gates_say(
+        folder,
         display,
-        lambda: train(
-            "colours",
-            "flow",
-            out=out / FLOW_FOLDER,
-            budget=budget,
-            settings={**DEMO_FLOW_SETTINGS, "training.seed": seed},
-            display=display,
-        ),
+        lambda: train("colours", "flow", out=folder, budget=budget, settings=settings, display=display),
     )
-    beside = evaluate(flow, display=display)
-    path = report(run, beside=flow, display=display)
-    return path, {**figures, "flow": beside, "seconds": round(time.perf_counter() - began, 1)}
+    figures = {**figures, "flow": evaluate(beside, display=display)}
+    path = report(run, beside=beside, display=display)
+    return path, {**figures, "seconds": round(time.perf_counter() - began, 1)}
 
 
 def _whatever_the_gates_say(folder: Path, display: Display, training: Callable[[], Run]) -> Run:

@@ -20,8 +20,8 @@ JOINT: dict[str, dict[str, Any]] = {
     "polymnist": {
         "model.width": 32,
         "model.latent": 64,
-        # The published ones: beta 2.5 at Laplace scale .75. At our scale of .1 the same balance of the terms is 18.75;
-        # on validation rows MVTCAE has better coherence with it than with 1 (docs/benchmarks.md).
+        # The published balance: beta 2.5 at Laplace scale .75 is 18.75 at our scale of .1. On validation rows MVTCAE is
+        # more coherent with it than with 1.
         "model.beta": 18.75,
         "training.batch_size": 128,
         "training.learning_rate": 2e-3,

@@ -149,6 +149,7 @@ def demo(
     ] = "40s",
     method: Annotated[str, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = "poe",
     seed: Seed = 0,
+    flow: Annotated[bool, typer.Option("--flow", help="Train the flow as long, and report it beside.")] = False,
     as_json: Json = False,
 ) -> None:
     """The whole way in under three minutes: train on the embedded digits, test, and write a report.
@@ -157,12 +158,12 @@ def demo(
 
         msvae demo
 
-        msvae demo --budget 10m -o runs/long
+        msvae demo --budget 10m --flow -o runs/long
     """
     from msvae import api
     from msvae.reporting.tables import print_figures
 
-    path, figures = api.demo(out, budget=budget, method=method, seed=seed, display=progress(as_json))
+    path, figures = api.demo(out, budget=budget, method=method, seed=seed, flow=flow, display=progress(as_json))
     if not as_json:
         print_figures(figures, console())
     say(f"Report: {path}", {"report": str(path), "run": str(out), "seconds": figures["seconds"]}, as_json)

@@ -14,7 +14,7 @@ class ModulatedBlock(nn.Module):
     """Attention and a two-layer network, each x + (1 + gate) f(norm(x) (1 + scale) + shift), parts from a condition.
 
     Source: Peebles & Xie 2023 (arXiv 2212.09748), whose gates start at zero, however; here they start at one, and the
-    last layers small, which learns faster in the first thousand steps (benchmarks of the renderer in docs/flow.md).
+    last layers small, which learns faster in the first thousand steps.
     """
 
     def __init__(self, width: int, heads: int, expansion: int = 4) -> None:
