@@ -64,8 +64,7 @@ def _quality_table(table: Results) -> str:
     lines += _header(["method", "steps", "epochs", "seeds", *(heading for heading, _, _ in cells)])
     for method, rows in _by_method(table.rows):
         row = rows[0]
-        epochs = row["steps"] * row["batch_size"] / row["rows_in_training"]
-        facts = [method, str(row["steps"]), f"{epochs:.1f}", str(len(rows))]
+        facts = [method, str(row["steps"]), _epochs(row), str(len(rows))]
         lines.append(_line([*facts, *(_cell([r["figures"].get(figure) for r in rows], d) for _, figure, d in cells)]))
     real = [_cell([table.ceilings.get(figure)], digits) for _, figure, digits in cells]
     lines.append(_line(["*real rows*", "", "", "", *real]))
@@ -78,6 +77,13 @@ def _quality_table(table: Results) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _epochs(row: Mapping[str, Any]) -> str:
+    """Passes over the rows; a dash for training in stages, whose batches have sizes of their own."""
+    if len(row.get("stages", ())) > 1:
+        return number(None)
+    return number(row["steps"] * row["batch_size"] / row["rows_in_training"], 1)
 
 
 def _by_method(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
