@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msvae.errors import ConfigError
+from msvae.evaluation.yardstick import mean
 from msvae.training.files import read_json, write_json
 
 FORMAT_VERSION = 1
@@ -82,7 +83,6 @@ def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of `metrics.json` that stand in a table: flat names, None for what could not be computed."""
     seen, made, ceilings = figures["photographs"], figures["generation"], figures["ceilings"]
     probes = _probes_by_size(figures["probe"])
-    errors = [entry["psnr"] for entry in figures["sources"].values() if entry["psnr"] is not None]
     coherence = figures["conditional_coherence"]
     # without a fitted sampler the only generated rows are the prior's
     prior, fitted = ("", None) if made.get("drawn_from") == "prior" else ("prior_", "")
@@ -103,7 +103,7 @@ def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
         "within_class_variance_reconstruction": ceilings.get("within_class_variance_reconstruction"),
         "probe_1": probes.get(1),
         "probe_all": probes.get(max(probes, default=0)),
-        "psnr": sum(errors) / len(errors) if errors else None,
+        "psnr": mean([entry["psnr"] for entry in figures["sources"].values()]),
         **figures["monotonicity"],
     }
 
@@ -112,10 +112,10 @@ def real_ceilings(figures: Mapping[str, Any]) -> dict[str, Any]:
     """What real rows score, by the names of `summary`."""
     ceilings, seen = figures["ceilings"], figures["photographs"]
     coherent = list(ceilings.get("classifier_coherence", {}).values())
-    mean = sum(coherent) / len(coherent) if coherent else None
+    coherence = mean(coherent)
     names = [f"coherence_{size}" for size in figures["conditional_coherence"]]
     return {
-        **dict.fromkeys(names, mean),
+        **dict.fromkeys(names, coherence),
         "joint_coherence": ceilings.get("joint_coherence"),
         **{f"frechet_conditional_{size}": seen.get("real_train_test") for size in seen.get("conditional", {})},
         "frechet_unconditional": seen.get("real_train_test"),

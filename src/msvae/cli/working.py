@@ -142,10 +142,7 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("runs/demo"),
     budget: Annotated[
-        str,
-        typer.Option(
-            "--budget", help="Training time of the joint model; the baseline and the flow take the same again."
-        ),
+        str, typer.Option("--budget", help="Training time of the joint model; the baseline takes the same again.")
     ] = "40s",
     method: Annotated[str, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = "poe",
     seed: Seed = 0,

@@ -32,10 +32,12 @@ def log_density(
     if steps < 1:
         raise ValueError(f"A density needs at least one step, got {steps}.")
     shape = data.shape[1:]
-    signs = torch.randint(0, 2, data.shape, generator=generator, device=data.device).to(data.dtype) * 2 - 1
-    probes = [signs]
     if exact:
-        probes = [unit.view(1, *shape).expand_as(data) for unit in torch.eye(shape.numel(), dtype=data.dtype)]
+        units = torch.eye(shape.numel(), dtype=data.dtype, device=data.device)
+        probes = [unit.view(1, *shape).expand_as(data) for unit in units]
+    else:
+        signs = torch.randint(0, 2, data.shape, generator=generator, device=data.device)
+        probes = [signs.to(data.dtype) * 2 - 1]
     state, divergence = data, data.new_zeros(len(data))
     for step in reversed(range(steps)):
         after = torch.full((len(data),), (step + 1) / steps, dtype=data.dtype, device=data.device)

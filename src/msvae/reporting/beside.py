@@ -3,49 +3,45 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msvae.questions import generate
+from msvae.evaluation.yardstick import mean
 from msvae.reporting import page
-from msvae.reporting.grids import strip
 from msvae.reporting.tables import number
-from msvae.source import Source
 from msvae.training.run import Run
 
-SHOWN_ROWS = 12
 
-
-def beside_section(run: Run, figures: Mapping[str, Any] | None, other: Run, other_figures: Mapping[str, Any]) -> str:
+def beside_section(
+    run: Run,
+    figures: Mapping[str, Any] | None,
+    other: Run,
+    other_figures: Mapping[str, Any],
+    strips: Sequence[str],
+) -> str:
     """A table of both runs' figures on test rows, and rows that the other one generates.
 
     Args:
         figures: of the report's own run; None where it has not been tested.
+        strips: rows that the other one generates, drawn.
     """
     names = [f"{entry.config.model.method} ({entry.folder.state().seconds:.0f} s)" for entry in (run, other)]
     columns = [compared_figures(figures) if figures is not None else {}, compared_figures(other_figures)]
     labels = list(dict.fromkeys(label for column in columns for label in column))
     rows = [[label, *(number(column.get(label)) for column in columns)] for label in labels]
-    drawable = [source for source in other.model.sources if source.is_image]
     return page.section(
         f"Beside it: {other.config.model.method}",
         "Both on the same test rows, with their seconds of training; then rows that the second one generates.",
         page.table(["", *names], rows),
-        *_strips(other, drawable),
+        *strips,
     )
 
 
 def compared_figures(figures: Mapping[str, Any]) -> dict[str, float | None]:
     """The figures that methods of any kind have in common."""
     made = figures["generation"]
-    known = [entry["psnr"] for entry in figures["sources"].values() if entry["psnr"] is not None]
     return {
         **{f"coherence from {size} given": value for size, value in figures["conditional_coherence"].items()},
         "joint coherence, generated": figures["joint_coherence"],
         "class entropy, generated": made.get("class_entropy"),
         "within-class variance": made.get("within_class_variance"),
         "Fréchet distance, source classifier": made.get("frechet"),
-        "PSNR of reconstructions, dB": sum(known) / len(known) if known else None,
+        "PSNR of reconstructions, dB": mean([entry["psnr"] for entry in figures["sources"].values()]),
     }
-
-
-def _strips(run: Run, sources: Sequence[Source]) -> list[str]:
-    made = generate(run.model, SHOWN_ROWS, [source.name for source in sources])
-    return [page.labelled_strip(source.name, strip(made[source.name], source)) for source in sources]

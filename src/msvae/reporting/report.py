@@ -11,6 +11,7 @@ import yaml
 
 from msvae.data import DataSet
 from msvae.errors import DataError
+from msvae.evaluation.yardstick import mean
 from msvae.models.base import MultiSourceModel
 from msvae.questions import convert, generate, impute, reconstruct
 from msvae.reporting import page
@@ -87,9 +88,9 @@ def _cards(run: Run, figures: dict[str, Any] | None) -> str:
         return page.cards(entries)
     best: list[tuple[str, str]] = []
     for key, label in (("psnr", "PSNR from all sources, dB"), ("single_psnr", "PSNR of VAEs trained alone, dB")):
-        known = [entry[key] for entry in figures["sources"].values() if entry[key] is not None]
-        if known:
-            best.append((label, number(sum(known) / len(known), 1)))
+        value = mean([entry[key] for entry in figures["sources"].values()])
+        if value is not None:
+            best.append((label, number(value, 1)))
     coherence = figures["conditional_coherence"].get("1")
     if coherence is not None:
         best.insert(0, ("coherence from one source", number(coherence)))
@@ -189,16 +190,19 @@ def _conversions(model: MultiSourceModel, data: DataSet, sources: Sequence[Sourc
 
 
 def _generated(model: MultiSourceModel, sources: Sequence[Source]) -> str:
-    names = [source.name for source in sources]
     content = []
     ways = [(True, "From the prior")]
     if model.has_fitted_sampler:
         ways = [(False, "From the sampler fitted to training codes"), (True, "From the prior, for comparison")]
     for from_prior, heading in ways:
-        made = generate(model, SHOWN_ROWS, names, from_prior=from_prior)
         content.append(f"<h3>{heading}</h3>")
-        content += [page.labelled_strip(source.name, strip(made[source.name], source)) for source in sources]
+        content += _generated_strips(model, sources, from_prior)
     return page.section("Generated rows", "From nothing: each column is one new thing, seen by every source.", *content)
+
+
+def _generated_strips(model: MultiSourceModel, sources: Sequence[Source], from_prior: bool = False) -> list[str]:
+    made = generate(model, SHOWN_ROWS, [source.name for source in sources], from_prior=from_prior)
+    return [page.labelled_strip(source.name, strip(made[source.name], source)) for source in sources]
 
 
 def _imputed(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
@@ -221,7 +225,9 @@ def _beside(run: Run, figures: dict[str, Any] | None, beside: str | Path | Run |
     path = other.folder.path / "metrics.json"
     if not path.exists():
         raise DataError(f"The run {other.folder.path} beside has not been tested: run msvae evaluate on it first.")
-    return beside_section(run, figures, other, read_json(path))
+    drawable = [source for source in other.model.sources if source.is_image]
+    strips = _generated_strips(other.model, drawable)
+    return beside_section(run, figures, other, read_json(path), strips)
 
 
 def _settings(run: Run) -> str:
