@@ -12,6 +12,7 @@ from msvae.flow.coded import Evidence
 from msvae.flow.content import contrast, pooled, random_half
 from msvae.flow.converter import Converter, log_of, subset_of_any_size
 from msvae.flow.density import log_density, normal_log_density
+from msvae.flow.sampler import step_times
 from msvae.networks.transformer import Transformer, attention, grid_positions, hidden_where
 
 MEAN, DEVIATION = 1.5, 0.4
@@ -68,10 +69,22 @@ def test_hutchinsons_divergence_is_right_on_average() -> None:
         log_density(velocity, data, 0)
 
 
-def test_inversion_finds_the_noise_again() -> None:
+@pytest.mark.parametrize("early", [0.5, 1.0, 3.0])
+def test_inversion_finds_the_noise_again(early: float) -> None:
     start = noise(50, 3)
-    data = flow.sample(gaussian_velocity, start, 20)
-    torch.testing.assert_close(flow.invert(gaussian_velocity, data, 20, corrections=30), start, atol=1e-6, rtol=0)
+    data = flow.sample(gaussian_velocity, start, 20, early)
+    found = flow.invert(gaussian_velocity, data, 20, early, corrections=30)
+    torch.testing.assert_close(found, start, atol=1e-6, rtol=0)
+
+
+def test_early_steps_are_shorter_and_reach_the_end() -> None:
+    times = torch.tensor(step_times(8, early=3.0))
+    assert float(times[0]) == 0.0
+    assert float(times[-1]) == 1.0
+    assert bool((times.diff().diff() > 0).all())
+    torch.testing.assert_close(torch.tensor(step_times(8)), torch.arange(9) / 8)
+    with pytest.raises(ValueError, match="early > 0"):
+        step_times(8, 0.0)
 
 
 def test_the_clean_prediction_of_a_gaussian_is_its_conditional_mean() -> None:

@@ -346,6 +346,17 @@ def test_fusion_identities_of_all_rules(rule: str, mode: msvae.models.base.Mode)
     torch.testing.assert_close(one_hot.values["grey"], rebuilt, atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize(("change", "rule"), [({"converter": "product"}, "flow"), ({"renderer": "mean"}, "appearance")])
+@pytest.mark.parametrize("mode", ["mean", "sample"])
+def test_rules_of_parts_that_are_not_trained_are_refused(
+    change: dict[str, object], rule: str, mode: msvae.models.base.Mode
+) -> None:
+    model = tiny_model("flow", [Source(name, (3, 8, 8)) for name in ("blue", "grey")], **change).eval()
+    assert rule not in model.latent_rules
+    with pytest.raises(ConfigError, match=f"Unknown latent rule '{rule}'"):
+        model.sample(random_batch(model), weights={"blue": 1.0}, rule=rule, mode=mode)
+
+
 def test_appearance_needs_latents_of_one_shape() -> None:
     model = tiny_model("flow").eval()
     with pytest.raises(SourceError, match="latents of one shape"):

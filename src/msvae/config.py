@@ -133,6 +133,7 @@ class FlowConfig(Settings):
             whether sources of equal form share their networks, each with its own FiLM.
         noise: standard deviation of the autoencoders' posterior, in units of the latents' own.
         edges, even_contrast: see `msvae.flow.autoencoders`.
+        grain: whether samples get the noise that no training image of the source is free of (`msvae.flow.grain`).
         code, grid: numbers of a token of the shared code, and side of the grid of tokens: 1 for class-like content,
             more (4 or 8) where it matters what is where.
         content_width, shift: channels of the first map of the code's encoders, pixels that images move by at random.
@@ -148,7 +149,10 @@ class FlowConfig(Settings):
         sampled: share of rows on which the renderer sees a code drawn by the converter.
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
         shares: of the budget (or steps) for the stages `sources`, `code`, `converter` and `renderer`.
-        guidance, code_steps, image_steps: sampling: 1 is unguided; Euler steps of the two flows.
+        guidance, evidence: how much of what the code adds to the renderer's flow, and of what the given sources add to
+            the converter's; 1 is unguided.
+        code_steps, image_steps, early: Euler steps of the two flows; how much shorter the renderer's first steps are
+            than its last (`msvae.flow.sampler.step_times`).
         sampling_precision: of the renderer: `fp32`, `bf16`, or `auto`: bf16 where the device computes it natively.
         reuse: folder of a run of `flow` whose autoencoders are taken over; their stage is left out.
         extends: folder of a run of `flow` to which the data set's further sources are added: the sizes are that run's,
@@ -165,6 +169,7 @@ class FlowConfig(Settings):
     noise: float = Field(default=0.1, gt=0.0, le=1.0)
     edges: float = Field(default=1.0, ge=0.0)
     even_contrast: bool = True
+    grain: bool = True
     code: int = Field(default=32, ge=2, le=1024)
     grid: int = Field(default=1, ge=1, le=16)
     content_width: int = Field(default=32, ge=1, le=1024)
@@ -184,9 +189,11 @@ class FlowConfig(Settings):
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
     shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
-    guidance: float = Field(default=3.0, ge=0.0, le=20.0)
+    guidance: float = Field(default=4.0, ge=0.0, le=20.0)
+    evidence: float = Field(default=1.5, ge=0.0, le=20.0)
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)
+    early: float = Field(default=1.7, gt=0.0, le=100.0)
     sampling_precision: Literal["auto", "fp32", "bf16"] = "auto"
     reuse: str | None = None
     extends: str | None = None
@@ -232,6 +239,8 @@ class TrainingConfig(Settings):
             leaves a stage out.
         batch_size: rows of one optimiser step.
         accumulation: number of equal parts a batch is computed in, to save memory.
+        optimizer: `muon`: orthogonalised momentum for the weights of convolutions and of linear maps that are not large,
+            AdamW for all others; or `adamw` for everything.
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
         ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off.
         precision: `fp32`, `bf16` or `fp16`; `auto` takes bf16 where the machine computes it natively. What
@@ -251,6 +260,7 @@ class TrainingConfig(Settings):
     stage_steps: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     batch_size: int = Field(default=128, ge=1)
     accumulation: int = Field(default=1, ge=1)
+    optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = Field(default=2e-3, gt=0)
     warmup_steps: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=1e-4, ge=0)

@@ -144,8 +144,7 @@ def interpolate(
         images = questions.interpolate(opened, first, last, steps, to)
     else:
         names = between.split(",")
-        if by not in opened.model.latent_rules:
-            raise ConfigError(unknown("latent rule", by, opened.model.latent_rules))
+        opened.model.check_rule(by)
         for name in names:
             if name not in batch.names:
                 raise ConfigError(f"--between {between}: {unknown('given source', name, batch.names)}")

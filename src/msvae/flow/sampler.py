@@ -1,6 +1,7 @@
 """Solving dx/dt = v(x, t): from noise to data, and back."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -10,41 +11,44 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 """(state of (rows, ..), times of (rows,)) -> velocity of (rows, ..)"""
 
 
-def sample(velocity: Velocity, noise: Float[Tensor, "rows *shape"], steps: int) -> Float[Tensor, "rows *shape"]:
-    """Euler steps of equal length from t = 0 to t = 1.
+def step_times(steps: int, early: float = 1.0) -> list[float]:
+    """The ends of the steps from t = 0 to t = 1: u / (u + early (1 - u)) for u in equal steps.
+
+    Above 1 the steps are shorter at first, where the noise decides what comes of it, and longer at the end (timestep
+    shift: Esser et al. 2024, arXiv 2403.03206).
 
     Raises:
-        ValueError: for fewer than one step.
+        ValueError: for fewer than one step, or `early` not above 0.
     """
-    _check(steps)
+    if steps < 1:
+        raise ValueError(f"A flow needs at least one step, got {steps}.")
+    if not early > 0:
+        raise ValueError(f"Steps of a flow: expected early > 0, got {early}.")
+    return [step / (step + early * (steps - step)) for step in range(steps + 1)]
+
+
+def sample(
+    velocity: Velocity, noise: Float[Tensor, "rows *shape"], steps: int, early: float = 1.0
+) -> Float[Tensor, "rows *shape"]:
+    """Euler steps from t = 0 to t = 1, at `step_times`."""
     state = noise
-    for step in range(steps):
-        time = torch.full((len(noise),), step / steps, device=noise.device)
-        state = state + velocity(state, time) / steps
+    for time, after in pairwise(step_times(steps, early)):
+        state = state + (after - time) * velocity(state, torch.full((len(noise),), time, device=noise.device))
     return state
 
 
 def invert(
-    velocity: Velocity, data: Float[Tensor, "rows *shape"], steps: int, corrections: int = 3
+    velocity: Velocity, data: Float[Tensor, "rows *shape"], steps: int, early: float = 1.0, corrections: int = 3
 ) -> Float[Tensor, "rows *shape"]:
-    """The noise that `sample` turns into the data: each Euler step x' = x + v(x, t) / steps is solved for x.
+    """The noise that `sample` turns into the data: each Euler step x' = x + length v(x, t) is solved for x.
 
-    The implicit step is solved by fixed-point iteration x <- x' - v(x, t) / steps, which contracts where the
-    velocity changes by less than `steps` per unit of the state; more `corrections` come nearer to the exact inverse.
-
-    Raises:
-        ValueError: for fewer than one step.
+    The implicit step is solved by fixed-point iteration x <- x' - length v(x, t), which contracts where the velocity
+    changes by less than 1 / length per unit of the state; more `corrections` come nearer to the exact inverse.
     """
-    _check(steps)
     state = data
-    for step in reversed(range(steps)):
-        time = torch.full((len(data),), step / steps, device=data.device)
-        after = state
+    for time, after in reversed(list(pairwise(step_times(steps, early)))):
+        times = torch.full((len(data),), time, device=data.device)
+        reached = state
         for _ in range(1 + corrections):
-            state = after - velocity(state, time) / steps
+            state = reached - (after - time) * velocity(state, times)
     return state
-
-
-def _check(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"A flow needs at least one step, got {steps}.")

@@ -49,6 +49,11 @@ class MultiSourceModel(nn.Module):
         """Rules by which given sources can be fused in latent space; the first is the model's own."""
         return ("own",)
 
+    def check_rule(self, rule: str) -> None:
+        """Raises ConfigError for a rule that is none of `latent_rules`."""
+        if rule not in self.latent_rules:
+            raise ConfigError(unknown("latent rule", rule, self.latent_rules))
+
     @property
     def has_fitted_sampler(self) -> bool:
         """Whether `draw` has more to draw from than the prior."""

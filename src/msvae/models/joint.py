@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from msvae import gaussian
 from msvae.config import ModelConfig
-from msvae.errors import ConfigError, SourceError, unknown
+from msvae.errors import SourceError
 from msvae.fusion import FusionSettings, build_fusion
 from msvae.fusion.barycenter import Barycenter
 from msvae.fusion.product import ProductOfExperts
@@ -214,8 +214,7 @@ class JointVAE(MultiSourceModel):
     def encode(self, batch: SourceBatch, weights: Weights | None = None, rule: str = "own") -> Posterior:
         batch = batch.to(self.device)
         check_batch(batch, self.sources, allow_empty_rows=True)
-        if rule not in self.latent_rules:
-            raise ConfigError(unknown("latent rule", rule, self.latent_rules))
+        self.check_rule(rule)
         if rule == "own":
             fusion = self.fusion
         elif rule == "product":

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from msvae import flow
 from msvae.config import FlowConfig
-from msvae.errors import ConfigError, SourceError, unknown
+from msvae.errors import SourceError
 from msvae.flow.coded import Evidence
 from msvae.flow.converter import log_of
 from msvae.fusion import FusionSettings
@@ -36,13 +36,17 @@ class Sampling:
 
     Args:
         guidance: how much of what the code adds to the renderer's flow; 1 is the flow as trained.
+        evidence: how much of what the given sources add to the converter's flow; likewise.
         code_steps, image_steps: Euler steps of converter and renderer.
+        early: how much shorter the renderer's first steps are than its last.
         precision: of the renderer, which does nearly all the work: `fp32`, `bf16`, or `auto` for the native one.
     """
 
     guidance: float
+    evidence: float
     code_steps: int
     image_steps: int
+    early: float = 1.0
     precision: str = "auto"
 
 
@@ -51,12 +55,22 @@ class SharedFlow(StagedFlow):
 
     def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
         super().__init__(sources, config)
-        self.sampling = Sampling(config.guidance, config.code_steps, config.image_steps, config.sampling_precision)
+        self.sampling = Sampling(
+            config.guidance,
+            config.evidence,
+            config.code_steps,
+            config.image_steps,
+            config.early,
+            config.sampling_precision,
+        )
         self.fusion_settings = FusionSettings(len(sources), config.code * config.grid**2)
 
     @property
     def latent_rules(self) -> tuple[str, ...]:
-        return ("own", "product", "barycenter", "flow", "appearance")
+        """Without a converter there are no flows to compose, and without a private part no appearance."""
+        composed = ("flow",) if self.config.converter == "flow" else ()
+        private = ("appearance",) if self.config.renderer == "flow" else ()
+        return ("own", "product", "barycenter", *composed, *private)
 
     def _slots(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows slots size"]:
         return code.unflatten(1, (self.content.slots, self.content.size))
@@ -71,8 +85,7 @@ class SharedFlow(StagedFlow):
         """
         batch = batch.to(self.device)
         check_batch(batch, self.sources, allow_empty_rows=True)
-        if rule not in self.latent_rules:
-            raise ConfigError(unknown("latent rule", rule, self.latent_rules))
+        self.check_rule(rule)
         vector = None if weights is None else self.weight_vector(weights, batch)
         evidence = self.content.evidence(batch)
         means = torch.stack([self._standardised(tokens).flatten(1) for tokens in evidence.tokens])
@@ -109,7 +122,8 @@ class SharedFlow(StagedFlow):
         generator: Generator | None,
     ) -> Float[Tensor, "samples latent"]:
         given = given.to(self.device)
-        if self.config.converter == "product" and rule == "own":
+        self.check_rule(rule)
+        if self.config.converter == "product" and rule in ("own", "appearance"):
             rule = "product"
         if mode == "mean" or rule in ("product", "barycenter"):
             return super().codes(given, n, weights, mode, rule, generator)
@@ -120,7 +134,8 @@ class SharedFlow(StagedFlow):
         if rule == "flow":
             velocity = self.converter.composed(evidence, self._shares(vector, evidence.present))
         else:
-            velocity = self.converter.velocity(evidence, None if vector is None else log_of(vector, rows))
+            log_weights = None if vector is None else log_of(vector, rows)
+            velocity = self.converter.guided(evidence, self.sampling.evidence, log_weights)
         return self._draw(velocity, rows, generator)
 
     def _draw(self, velocity: flow.Velocity, rows: int, generator: Generator | None) -> Float[Tensor, "rows latent"]:
@@ -149,6 +164,8 @@ class SharedFlow(StagedFlow):
         for name in self.wanted(to):
             latents = self._rendered(name, code, self._private(name, len(code), mode, generator))
             images[name] = self._image(name, latents)
+            if mode == "sample":
+                images[name] = self.grain.add(name, images[name], generator)
         return SourceBatch.complete(images)
 
     def _private(self, name: str, rows: int, mode: Mode, generator: Generator | None) -> Tensor | None:
@@ -168,7 +185,7 @@ class SharedFlow(StagedFlow):
         with autocast_for(self.device, self.sampling.precision):
             for part, start in zip(slots.split(CHUNK), noise.split(CHUNK), strict=True):
                 velocity = self.renderer.guided(name, part, guidance)
-                answers.append(flow.sample(velocity, start, self.sampling.image_steps))
+                answers.append(flow.sample(velocity, start, self.sampling.image_steps, self.sampling.early))
         return torch.cat(answers)
 
     def _image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:
@@ -201,7 +218,10 @@ class SharedFlow(StagedFlow):
         for index, name in enumerate(self.source_names):
             if name not in self.wanted(to):
                 continue
-            kept = (shares[index] > 0).repeat_interleave(n)[:, None]
+            share = shares[index].repeat_interleave(n)
+            kept = share > 0
+            if vector is None:
+                share = kept.float()
             own = latents[name].repeat_interleave(n, dim=0)
             if vector is None and bool(kept.all()) and mixed is None:
                 images[name] = self._image(name, own)
@@ -211,14 +231,14 @@ class SharedFlow(StagedFlow):
             else:
                 noise = self._private(name, len(codes), mode, generator)
                 drawn = self._rendered(name, codes, noise)
-                if vector is None:
-                    drawn = torch.where(kept, own, drawn)
-                elif bool(kept.any()):
+                if vector is not None and bool(kept.any()):
                     alone = self.encode(given.select([name]), {name: 1.0}, rule).mean.repeat_interleave(n, dim=0)
-                    share = shares[index].repeat_interleave(n)[:, None]
-                    turned = drawn + share * (own - self._rendered(name, alone, noise))
-                    drawn = torch.where(kept, torch.where(share == 1.0, own, turned), drawn)
+                    turned = drawn + share[:, None] * (own - self._rendered(name, alone, noise))
+                    drawn = torch.where(kept[:, None], turned, drawn)
+                drawn = torch.where(share[:, None] == 1.0, own, drawn)
             images[name] = self._image(name, drawn)
+            if mode == "sample":
+                images[name] = self.grain.add(name, images[name], generator, 1.0 - share)
         return SourceBatch.complete(images)
 
     def _mixed_noise(
@@ -237,7 +257,9 @@ class SharedFlow(StagedFlow):
             if bool((share > 0).any()):
                 code = self._slots(self.encode(given.select([name])).mean)
                 velocity = self.renderer.velocity([(name, len(code))], code)
-                total += share[:, None] * flow.invert(velocity, latents[name], self.sampling.image_steps)
+                total += share[:, None] * flow.invert(
+                    velocity, latents[name], self.sampling.image_steps, self.sampling.early
+                )
         return total / shares.square().sum(dim=0).sqrt().clamp_min(1e-6)[:, None]
 
     def features(self, batch: SourceBatch) -> Features:

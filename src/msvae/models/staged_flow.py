@@ -14,6 +14,7 @@ from msvae.flow.coded import CodedBatch, Evidence, joined
 from msvae.flow.content import Content, pooled
 from msvae.flow.converter import Converter
 from msvae.flow.fields import GridField, VectorField
+from msvae.flow.grain import Grain
 from msvae.flow.renderer import Renderer
 from msvae.models.base import Loss, MultiSourceModel
 from msvae.models.stages import RowSource, Stage, in_chunks
@@ -21,9 +22,10 @@ from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch, check_batch
 
 CHUNK = 512
+GRAIN_VALUES = 5_000_000  # of each source's training images: 2,000 rows of 28 x 28 pixels
 TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
-SHARES = {"sources": 0.37, "code": 0.18, "converter": 0.05, "renderer": 0.40}
+SHARES = {"sources": 0.27, "code": 0.16, "converter": 0.06, "renderer": 0.51}
 
 
 class StagedFlow(MultiSourceModel):
@@ -42,6 +44,7 @@ class StagedFlow(MultiSourceModel):
             sources, config.channels, config.width, config.side, config.refine, config.shared_trunk, config.added
         )
         self.autoencoders = Autoencoders(sources, latent_networks, config.noise, config.edges, config.even_contrast)
+        self.grain = Grain(sources)
         content_networks = MapNetworks(
             sources, 2 * config.content_width, config.content_width, max(4, config.grid), 0, config.shared_trunk,
             decoders=False,
@@ -124,7 +127,7 @@ class StagedFlow(MultiSourceModel):
             self.spread[self.source_names.index(name)] = spread[index]
 
     def take_autoencoders(self, other: MultiSourceModel) -> None:
-        """Take over the trained autoencoders of another flow of the same sources.
+        """Take over the trained autoencoders, and the grain, of another flow of the same sources.
 
         Raises:
             ConfigError: if they do not fit.
@@ -133,6 +136,8 @@ class StagedFlow(MultiSourceModel):
             raise ConfigError("Setting 'model.reuse': the run is of another method than 'flow'.")
         try:
             self.autoencoders.load_state_dict(other.autoencoders.state_dict())
+            if self.config.grain:
+                self.grain.load_state_dict(other.grain.state_dict())
         except RuntimeError:
             raise ConfigError(
                 f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
@@ -171,6 +176,8 @@ class StagedFlow(MultiSourceModel):
                 values = torch.cat(parts).flatten(1) if parts else torch.empty(0, 1)
                 if len(values) > 1:
                     self.autoencoders.calibrate(source, values)
+            if self.config.grain:
+                self._measure_grain(rows)
             if not self.config.trained:
                 self.content.begin_with(self.autoencoders.networks)
         elif name == "code":
@@ -179,6 +186,18 @@ class StagedFlow(MultiSourceModel):
                 self.standard.calibrate(pooled(everything.evidence).flatten(1))
             self._measure_spread(everything.evidence)
         self.train()
+
+    def _measure_grain(self, rows: RowSource) -> None:
+        """What reconstructions of rows from all over the training set leave of the smoothest places."""
+        left: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
+        enough = max(1, GRAIN_VALUES // max(source.value_count for source in self.sources))
+        for index in torch.linspace(0, len(rows) - 1, min(len(rows), enough)).long().split(CHUNK):
+            values = present_values(rows.batch(index).to(self.device), self.trained_sources)
+            for source, latents in self.autoencoders.latents(values).items():
+                left[source].append(values[source] - self.autoencoders.image(source, latents))
+        for source, parts in left.items():
+            if parts:
+                self.grain.measure(source, torch.cat(parts))
 
     def _measure_spread(self, evidence: Evidence) -> None:
         """How far each source's own code is from that of all: the variance of the experts."""

@@ -23,6 +23,7 @@ from msvae.training.devices import accelerator_for
 from msvae.training.gates import GATES
 from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite_loss
 from msvae.training.log import MetricsLog
+from msvae.training.optimizer import optimizer_of
 from msvae.training.plan import StagePlan
 from msvae.training.progress import Display, Quiet, shown
 from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate
@@ -64,9 +65,7 @@ def fit(
     display = display or Quiet()
     accelerator = accelerator_for(config)
     averaged = AveragedModel(model, multi_avg_fn=_average_with(config.ema_decay))  # copied before the model is wrapped
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
-    )
+    optimizer = optimizer_of(model, config.optimizer, config.learning_rate, (0.9, 0.99), config.weight_decay)
     averaged.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainingState(model, averaged, optimizer, accelerator, run)

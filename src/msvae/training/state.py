@@ -27,7 +27,8 @@ class TrainingState:
             run,
         )
         self.parameters = dict(model.named_parameters())
-        self.names = list(self.parameters)
+        name_of = {id(parameter): name for name, parameter in self.parameters.items()}
+        self.names = [name_of[id(part)] for group in optimizer.param_groups for part in group["params"]]
 
     def save(self, step: int, plan: StagePlan, seconds: float, *, finished: bool = False) -> None:
         """Write a checkpoint, unless a weight is not finite."""

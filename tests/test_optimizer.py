@@ -1,0 +1,82 @@
+"""Muon: against the singular value decomposition, against PyTorch's own, and against AdamW for all other weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from msvae.training import optimizer as module
+from msvae.training.optimizer import Muon, optimizer_of, orthogonal
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 70), (2, 70, 20), (1, 32, 32)])
+def test_orthogonalisation_keeps_the_directions_and_evens_out_their_sizes(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    rotated = left.mT @ orthogonal(matrices) @ right.mT
+    sizes = rotated.diagonal(dim1=1, dim2=2)
+    assert float(sizes.min()) > 0.3
+    assert float(sizes.max()) < 1.3
+    assert float((rotated - torch.diag_embed(sizes)).abs().max()) < 0.05
+
+
+def test_steps_are_those_of_pytorchs_muon() -> None:
+    start = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    rate = 0.01
+    mine = Muon([ours], [], rate, (0.9, 0.99), 0.1)
+    known = torch.optim.Muon(
+        [theirs], rate * module.SCALE / 0.2, 0.1 * 0.2 / module.SCALE, 0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    for seed in range(3):
+        gradient = torch.randn(24, 40, generator=torch.Generator().manual_seed(seed))
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        known.step()
+    torch.testing.assert_close(
+        ours.detach(), theirs.detach(), atol=0.05 * float((ours - start).detach().abs().max()), rtol=0
+    )
+    assert not torch.equal(ours, start)
+
+
+def test_other_weights_take_adamws_steps() -> None:
+    start = torch.randn(5, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = Muon([], [ours], 0.01, (0.9, 0.99), 0.1)
+    known = torch.optim.AdamW([theirs], 0.01, (0.9, 0.99), weight_decay=0.1)
+    for seed in range(3):
+        ours.grad = torch.randn(5, generator=torch.Generator().manual_seed(seed))
+        theirs.grad = ours.grad.clone()
+        mine.step()
+        known.step()
+    torch.testing.assert_close(ours.detach(), theirs.detach())
+
+
+def test_which_weights_are_matrices() -> None:
+    model = nn.ModuleDict(
+        {
+            "convolution": nn.Conv2d(8, 32, 3),
+            "up": nn.ConvTranspose2d(32, 16, 4),
+            "to_pixels": nn.Conv2d(32, 3, 3),
+            "linear": nn.Linear(64, 32),
+            "large": nn.Linear(512, 512),
+            "embedding": nn.Embedding(32, 32),
+            "norm": nn.LayerNorm(32),
+        }
+    )
+    found = optimizer_of(model, "muon", 1e-3, (0.9, 0.99), 0.0)
+    name_of = {id(value): name for name, value in model.named_parameters()}
+    assert [name_of[id(p)] for p in found.param_groups[0]["params"]] == [
+        "convolution.weight",
+        "up.weight",
+        "linear.weight",
+    ]
+    assert sum(len(group["params"]) for group in found.param_groups) == len(name_of)
+    plain = optimizer_of(model, "adamw", 1e-3, (0.9, 0.99), 0.0)
+    assert not plain.param_groups[0]["params"]
+
+
+def test_weights_without_a_gradient_stay() -> None:
+    weight = nn.Parameter(torch.randn(20, 20))
+    before = weight.detach().clone()
+    Muon([weight], [], 0.1, (0.9, 0.99), 0.1).step()
+    assert torch.equal(weight.detach(), before)
