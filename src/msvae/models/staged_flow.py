@@ -25,7 +25,7 @@ CHUNK = 512
 GRAIN_VALUES = 5_000_000  # of each source's training images: 2,000 rows of 28 x 28 pixels
 TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
-SHARES = {"sources": 0.27, "code": 0.16, "converter": 0.06, "renderer": 0.51}
+SHARES = {"sources": 0.26, "code": 0.16, "converter": 0.10, "renderer": 0.48}
 
 
 class StagedFlow(MultiSourceModel):
