@@ -255,6 +255,15 @@ def test_the_converter_sees_given_sources_alone(converter: Converter) -> None:
     assert not torch.equal(weighted, converter.velocity(given)(state, time))
 
 
+def test_guidance_multiplies_what_the_evidence_adds(converter: Converter) -> None:
+    given, state, time = evidence(), torch.randn(7, 2, 4), torch.rand(7)
+    nothing = given.restricted(torch.zeros_like(given.present))
+    conditional, free = (converter.velocity(each)(state, time) for each in (given, nothing))
+    torch.testing.assert_close(converter.guided(given, 2.5)(state, time), free + 2.5 * (conditional - free))
+    assert torch.equal(converter.guided(given, 1.0)(state, time), conditional)
+    torch.testing.assert_close(converter.guided(nothing, 2.5)(state, time), free)
+
+
 def test_composition_of_one_source_is_its_own_flow(converter: Converter) -> None:
     given, state, time = evidence(), torch.randn(7, 2, 4), torch.rand(7)
     one_hot = torch.tensor([0.0, 0.0, 1.0])[:, None].expand(-1, 7)

@@ -23,7 +23,7 @@ def test_drawn_noise_has_the_covariances_of_the_measured() -> None:
     grain = Grain([source])
     grain.measure("radar", coloured(400))
     drawn = grain.add("radar", torch.full((2000, 2, 32, 32), 0.5), generator(1)) - 0.5
-    assert float(drawn[:, 0].std()) == pytest.approx(0.05, rel=0.25)  # the smoothest tiles have less than the mean
+    assert 0.03 < float(drawn[:, 0].std()) < 0.05  # the smoothest tiles have less than the mean
     assert float(drawn[:, 1].std() / drawn[:, 0].std()) == pytest.approx(0.5, abs=0.05)
     shifted = float((drawn[:, 0, :, :-1] * drawn[:, 1, :, 1:]).mean() / drawn[:, 0].var())
     assert shifted == pytest.approx(0.5, abs=0.1)

@@ -41,6 +41,7 @@ _HOMES = {
     "impute": "msvae.questions",
     "features": "msvae.questions",
     "likelihood": "msvae.questions",
+    "export": "msvae.exporting",
     "report": "msvae.api",
     "methods": "msvae.api",
     "demo": "msvae.api",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from msvae.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
     from msvae.data import DataSet, Rows, complete_rows, load_data
     from msvae.errors import MsvaeError
+    from msvae.exporting import export
     from msvae.models import METHODS, JointVAE, MultiSourceModel
     from msvae.questions import (
         convert,

@@ -24,7 +24,6 @@ DEMO_SETTINGS = {
     "model.width": 16,
     "model.latent": 64,
     "training.batch_size": 32,
-    "training.learning_rate": 4e-3,
 }
 DEMO_FLOW_SETTINGS = {"training.batch_size": 64}
 FLOW_FOLDER = "flow"

@@ -15,7 +15,6 @@ JOINT: dict[str, dict[str, Any]] = {
         "model.width": 16,
         "model.latent": 64,
         "training.batch_size": 32,
-        "training.learning_rate": 4e-3,
     },
     "polymnist": {
         "model.width": 32,
@@ -24,7 +23,6 @@ JOINT: dict[str, dict[str, Any]] = {
         # more coherent with it than with 1.
         "model.beta": 18.75,
         "training.batch_size": 128,
-        "training.learning_rate": 2e-3,
     },
 }
 #: Of single methods, where their own defaults could not be trained in a budget of minutes.

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from msvae import __version__
-from msvae.cli import asking, benching, catalogue, own, working
+from msvae.cli import asking, benching, catalogue, exporting, own, working
 from msvae.errors import MsvaeError
 
 
@@ -53,6 +53,7 @@ def settings(
 working.register(app)
 benching.register(app)
 asking.register(app)
+exporting.register(app)
 catalogue.register(app)
 own.register(catalogue.data)
 

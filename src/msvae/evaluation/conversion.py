@@ -16,8 +16,6 @@ from msvae.metrics import PixelQuality, conditional_coherence, joined_quality, p
 from msvae.models.base import MultiSourceModel
 from msvae.subsets import named_subsets, subset_label
 
-ROWS_OF_OTHER_SIZES = 2000
-"""of subsets whose answers enter no Fréchet distance: a share of right answers is settled with fewer rows"""
 MOST_SUBSETS = 62  # all proper subsets of six sources; with more, sizes 1 and M-1 only
 
 
@@ -27,8 +25,7 @@ def conversions(
     """Figures by `given->wanted`: pixels where a row's sources show the same thing, coherence of drawn answers.
 
     The album gets one drawn image for each row and target, from one given source and from all but one: the subsets of
-    that size take turns over the rows, so that both sizes are judged by equally many images. Subsets of other sizes are
-    looked at on fewer rows.
+    that size take turns over the rows, so that both sizes are judged by equally many images.
     """
     test = data.split("test")
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -40,8 +37,6 @@ def conversions(
         coherences: dict[str, list[tuple[float, int]]] = defaultdict(list)
         index = present_rows(test, given)
         index = index if extent.rows is None else index[index < extent.rows]
-        if len(given) not in (1, len(model.sources) - 1):
-            index = index[:ROWS_OF_OTHER_SIZES]
         for part in parts(index):
             batch = test.batch(part)
             means = model.sample(batch.select(given), targets, mode="mean") if data.shared_content else None

@@ -16,8 +16,8 @@ from msvae.networks.modulated import ModulatedMlp
 from msvae.networks.transformer import Transformer, grid_positions
 
 Shape = tuple[int, int, int]
-Runs = Sequence[tuple[str, int]]
-"""(source, number of rows), in the order of the rows; their maps of latents have one shape."""
+Runs = Sequence[tuple[str, int | torch.SymInt]]
+"""(source, number of rows), in the order of the rows; their maps of latents have one shape. Symbolic where exported."""
 
 
 class SourceLinear(nn.Module):

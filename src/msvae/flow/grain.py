@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 from msvae.source import Source
 
 TILE = 8
-SMOOTHEST = 0.002  # share of the tiles that are taken for free of structure
+SMOOTHEST = 0.002  # share of the tiles that are taken for free of structure; of pure noise, they have 3/4 of its size
 FEWEST, MOST = 32, 4096  # tiles that a spectrum is measured on
 LIKELIHOODS = ("normal", "laplace")
 
@@ -60,11 +60,11 @@ class Grain(nn.Module):
     def add(
         self,
         name: str,
-        images: Float[Tensor, "rows channels height width"],
+        images: Float[Tensor, "rows *shape"],
         generator: Generator | None,
         share: Float[Tensor, " rows"] | None = None,
-    ) -> Float[Tensor, "rows channels height width"]:
-        """Images with noise (a share of it in each row), kept within the source's value range."""
+    ) -> Float[Tensor, "rows *shape"]:
+        """Images with noise (a share of it in each row), kept within the source's range; without grain as they are."""
         if not self.has(name):
             return images
         kernel = self.get_buffer(f"kernel_of_{name}")

@@ -33,7 +33,7 @@ def sample(
     """Euler steps from t = 0 to t = 1, at `step_times`."""
     state = noise
     for time, after in pairwise(step_times(steps, early)):
-        state = state + (after - time) * velocity(state, torch.full((len(noise),), time, device=noise.device))
+        state = state + (after - time) * velocity(state, torch.full((noise.shape[0],), time, device=noise.device))
     return state
 
 

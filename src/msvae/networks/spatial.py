@@ -179,12 +179,12 @@ class MapNetworks(nn.Module):
             if len(parts) > 1:
                 condition = torch.cat(
                     [
-                        torch.full((len(p),), int(c or 0), device=p.device)
+                        torch.full((p.shape[0],), int(c or 0), device=p.device)
                         for p, c in zip(parts, conditions, strict=True)
                     ]
                 )
             answer = networks[trunk](together, condition).float()
-            outputs |= zip(names, answer.split([len(part) for part in parts]), strict=True)
+            outputs |= zip(names, answer.split([part.shape[0] for part in parts]), strict=True)
         return outputs
 
     def size(self, name: str) -> int:

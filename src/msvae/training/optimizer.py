@@ -60,8 +60,10 @@ class Muon(torch.optim.AdamW):
             if weight.grad is None:
                 continue
             state = self.state[weight]
-            if not state:
+            if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(weight)
+                state["step"] = torch.zeros(())  # AdamW's loading asks it of every weight
+            state["step"] += 1
             momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
             ahead = weight.grad.add(momentum, alpha=MOMENTUM).flatten(1)
             alike.setdefault((ahead.shape[0], ahead.shape[1]), []).append((weight, ahead))
