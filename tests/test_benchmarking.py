@@ -147,6 +147,16 @@ def test_several_seeds_are_a_mean_and_half_their_range(tmp_path: Path) -> None:
     assert "| 0.500 ± 0.000 |" in page(tmp_path)
 
 
+def test_tables_of_other_settings_stand_apart_by_the_name_of_their_folder(tmp_path: Path) -> None:
+    (tmp_path / "adamw").mkdir()
+    for path, value in ((tmp_path / "quality-x.json", 0.5), (tmp_path / "adamw" / "quality-x.json", 0.25)):
+        Results(path, TERMS).add(_row(0, {"coherence_1": value}), {"coherence_1": 0.9})
+    plain, other = page(tmp_path).split("; adamw")
+    assert "| 0.500 |" in plain
+    assert "| 0.250 |" in other
+    assert "| 0.250 |" not in plain
+
+
 def test_rows_of_the_prior_do_not_stand_as_those_of_a_fitted_sampler() -> None:
     figures: dict[str, Any] = {name: {} for name in ("photographs", "ceilings", "probe", "sources", "monotonicity")}
     figures |= {"conditional_coherence": {"1": 0.5}}

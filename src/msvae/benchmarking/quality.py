@@ -88,6 +88,7 @@ def compare(
             "batch_size": run.config.training.batch_size,
             "rows_in_training": len(data.split("train")),
             "precision": run.config.training.precision,
+            "optimizer": run.config.training.optimizer,
             "settings": run.config.model.model_dump(mode="json"),
         }
         figures = judge(comparison, run.model, data, yardstick, method, seed, facts, display)

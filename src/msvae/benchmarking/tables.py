@@ -15,7 +15,8 @@ has the commands that made those.
 
 Every method of a table was trained on the same rows for the same time: a budget is a number of steps, from the
 seconds that a step takes on the idle machine. All figures are of **test rows**. Ours share the settings of
-`msvae.benchmarking.settings`, and none was tuned for a method.
+`msvae.benchmarking.settings`, and none was tuned for a method; a table with a word after its title is of other
+settings, which [benchmarks/README.md](../benchmarks/README.md) names.
 [The guide](guide.md#what-the-figures-mean) says what each figure means. A method called `peer ...` is that of PyPI
 `multivae` with its own networks and published settings, untuned, judged by the same judges.
 
@@ -32,12 +33,8 @@ seconds that a step takes on the idle machine. All figures are of **test rows**.
 Cell = tuple[str, str, int]  # heading, figure, digits
 
 
-def quality_tables(results: Sequence[Results]) -> str:
-    """A section for every table of results."""
-    return "\n".join(_quality_table(table) for table in results)
-
-
-def _quality_table(table: Results) -> str:
+def _quality_table(table: Results, variant: str = "") -> str:
+    """The section of a table; `variant`: the name of its folder, where other settings have their own."""
     terms = table.terms
     sizes = sorted(
         int(name.removeprefix("coherence_"))
@@ -60,7 +57,8 @@ def _quality_table(table: Results) -> str:
         ("PSNR", "psnr", 1),
     ]
     missing = f", {terms.missing:.0%} of the training images missing" if terms.missing else ""
-    lines = [f"## {terms.data}, {terms.budget:g} s of training{missing}", ""]
+    title = f"{terms.data}, {terms.budget:g} s of training{missing}"
+    lines = [f"## {title}; {variant}" if variant else f"## {title}", ""]
     lines += _header(["method", "steps", "epochs", "seeds", *(heading for heading, _, _ in cells)])
     for method, rows in _by_method(table.rows):
         row = rows[0]
@@ -133,9 +131,9 @@ def speed_section(path: Path) -> str:
 
 
 def page(results: Path, anchors: Path | None = None) -> str:
-    """The whole page: every table of results in a folder, then what is published elsewhere."""
-    tables = [Results(path) for path in sorted(results.glob("quality-*.json"))]
-    parts = [INTRODUCTION, quality_tables(tables)]
+    """The whole page: every table of results in a folder and its subfolders, then what is published elsewhere."""
+    parts = [INTRODUCTION, *(_quality_table(Results(path)) for path in sorted(results.glob("quality-*.json")))]
+    parts += [_quality_table(Results(path), path.parent.name) for path in sorted(results.glob("*/quality-*.json"))]
     if anchors is not None:
         parts.append(anchors_section(anchors))
     parts += [speed_section(path) for path in sorted(results.glob("speed-*.json"))]
