@@ -56,6 +56,7 @@ def test_which_weights_are_matrices() -> None:
         {
             "convolution": nn.Conv2d(8, 32, 3),
             "up": nn.ConvTranspose2d(32, 16, 4),
+            "grouped": nn.Conv2d(32, 32, 3, groups=32),
             "to_pixels": nn.Conv2d(32, 3, 3),
             "linear": nn.Linear(64, 32),
             "large": nn.Linear(512, 512),
@@ -75,8 +76,28 @@ def test_which_weights_are_matrices() -> None:
     assert not plain.param_groups[0]["params"]
 
 
-def test_weights_without_a_gradient_stay() -> None:
+@pytest.mark.parametrize("gradient", [None, torch.zeros(20, 20)])
+def test_weights_without_a_gradient_stay(gradient: torch.Tensor | None) -> None:
     weight = nn.Parameter(torch.randn(20, 20))
+    optimizer = Muon([weight], [], 0.1, (0.9, 0.99), 0.0)
+    weight.grad = torch.randn(20, 20)
+    optimizer.step()
     before = weight.detach().clone()
-    Muon([weight], [], 0.1, (0.9, 0.99), 0.1).step()
+    weight.grad = gradient
+    optimizer.step()
     assert torch.equal(weight.detach(), before)
+
+
+def test_weights_of_one_shape_and_any_layout_are_moved_alike() -> None:
+    """A channels-last weight beside a plain one of its shape: as each alone."""
+    start, gradient = torch.randn(2, 2, 16, 16, 3, 3, generator=torch.Generator().manual_seed(0))
+    together = [nn.Parameter(start[0].contiguous(memory_format=torch.channels_last)), nn.Parameter(start[1].clone())]
+    alone = [nn.Parameter(part.clone()) for part in start]
+    for weights in (together, alone):
+        for weight, its in zip(weights, gradient, strict=True):
+            weight.grad = its.clone()
+    Muon(together, [], 0.01, (0.9, 0.99), 0.0).step()
+    for weight in alone:
+        Muon([weight], [], 0.01, (0.9, 0.99), 0.0).step()
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.detach(), other.detach(), atol=1e-3, rtol=0)

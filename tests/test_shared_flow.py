@@ -13,7 +13,7 @@ import msvae
 from conftest import TINY_TRAINING, lacking, random_batch, tiny_model, tiny_settings
 from msvae import api
 from msvae.config import FlowConfig, RunConfig, TrainingConfig, parse
-from msvae.data import DataSet, complete_rows
+from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import ConfigError, GateError, Interrupted, SourceError
 from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.models import SharedFlow, build_model
@@ -344,6 +344,55 @@ def test_fusion_identities_of_all_rules(rule: str, mode: msvae.models.base.Mode)
     rebuilt = model.sample(batch.select(["grey"]), ["grey"]).values["grey"]
     tolerance = 2e-2 if rule == "appearance" else 1e-5  # an inversion in three steps
     torch.testing.assert_close(one_hot.values["grey"], rebuilt, atol=tolerance, rtol=0)
+
+
+def test_guidance_that_begins_late_is_the_unguided_flow_until_then() -> None:
+    model = tiny_model("flow").eval()
+    code, state = torch.randn(4, 1, model.content.size), torch.randn(4, model.autoencoders.networks.size("blue"))
+    late, always, never = (model.renderer.guided("blue", code, *how) for how in ((3.0, 0.5), (3.0,), (1.0,)))
+    for time, same, other in ((0.25, never, always), (0.75, always, never)):
+        times = torch.full((4,), time)
+        assert torch.equal(late(state, times), same(state, times))
+        assert not torch.equal(late(state, times), other(state, times))
+
+
+def test_what_is_drawn_has_grain_and_what_is_kept_has_none() -> None:
+    model = tiny_model("flow", [Source(name, (3, 8, 8)) for name in ("blue", "grey")]).eval()
+    batch = random_batch(model)
+
+    def grained(weights: dict[str, float] | None, mode: msvae.models.base.Mode, rule: str = "own") -> float:
+        answers = []
+        for kernel in (0.0, 0.01):
+            model.grain.get_buffer("kernel_of_blue").fill_(kernel)
+            asked = model.sample(batch, ["blue"], weights=weights, mode=mode, rule=rule, generator=generator())
+            answers.append(asked.values["blue"])
+        return float((answers[1] - answers[0]).abs().mean())
+
+    both = {"blue": 1.0, "grey": 1.0}
+    assert grained(None, "sample") == 0.0  # its own autoencoder's image
+    assert grained({"blue": 1.0}, "sample") == 0.0
+    assert 0.0 < grained(both, "sample") < grained({"grey": 1.0}, "sample")
+    assert grained({"grey": 1.0}, "mean") == 0.0
+    assert grained(None, "sample", "appearance") == grained(both, "sample", "appearance") > 0.0
+
+
+def test_grain_is_measured_while_training_and_taken_over(passing: None, tmp_path: Path) -> None:
+    sources = [Source(name, (1, 8, 8)) for name in "ab"]
+    images = torch.rand(2, 9000, 1, 8, 8, generator=generator())
+    present = {name: torch.arange(9000) % 3 != index for index, name in enumerate("ab")}
+    rows = Rows(tuple(sources), {"a": images[0], "b": images[1]}, present)
+    data = DataSet("noise", {"train": rows, "test": rows}, shared_content=False)
+    first = train_run(config(), tmp_path / "first", data=data).model
+    plain = train_run(config(**{"model.grain": False}), tmp_path / "plain", data=data).model
+    assert isinstance(first, SharedFlow)
+    assert isinstance(plain, SharedFlow)
+    assert [first.grain.has(name) for name in "ab"] == [True, True]
+    assert not plain.grain.has("a")
+    again = tiny_model("flow", sources)
+    again.take_autoencoders(first)
+    assert torch.equal(again.grain.get_buffer("kernel_of_a"), first.grain.get_buffer("kernel_of_a"))
+    with pytest.raises(ConfigError, match="measured no grain"):
+        again.take_autoencoders(plain)
 
 
 @pytest.mark.parametrize(("change", "rule"), [({"converter": "product"}, "flow"), ({"renderer": "mean"}, "appearance")])

@@ -151,6 +151,7 @@ class FlowConfig(Settings):
         shares: of the budget (or steps) for the stages `sources`, `code`, `converter` and `renderer`.
         guidance, evidence: how much of what the code adds to the renderer's flow, and of what the given sources add to
             the converter's; 1 is unguided.
+        begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
         code_steps, image_steps, early: Euler steps of the two flows; how much shorter the renderer's first steps are
             than its last (`msvae.flow.sampler.step_times`).
         sampling_precision: of the renderer: `fp32`, `bf16`, or `auto`: bf16 where the device computes it natively.
@@ -190,6 +191,7 @@ class FlowConfig(Settings):
     self_distillation: bool = True
     shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
     guidance: float = Field(default=4.0, ge=0.0, le=20.0)
+    begins: float = Field(default=0.0, ge=0.0, le=1.0)
     evidence: float = Field(default=1.5, ge=0.0, le=20.0)
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)

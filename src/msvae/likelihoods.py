@@ -96,7 +96,7 @@ class Categorical:
     @staticmethod
     def _logits(raw: Tensor, source: Source) -> Tensor:
         """(rows, categories, *shape)"""
-        return raw.reshape(len(raw), _categories(source), *source.shape)
+        return raw.reshape(raw.shape[0], _categories(source), *source.shape)
 
 
 def _categories(source: Source) -> int:

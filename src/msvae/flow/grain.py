@@ -1,8 +1,9 @@
 """The noise that no image of a source is free of (of a sensor, a film, a radar), which latents cannot hold.
 
-Expected images lack it, and look too smooth beside real ones; samples are given it back. It is measured where images
-are smoothest: what is left there after reconstruction is noise, not structure that the autoencoder missed. A source
-with clean areas, such as a drawing, has none.
+Expected images lack it, and look too smooth beside real ones; samples are given it back. It is measured where least is
+left after reconstruction: what is left even there is noise, not structure that the autoencoder missed. A source with
+clean areas, such as a drawing, has none. The least is rather too little: of white noise it has 3/4 of the deviation, of
+noise that is coarser than pixels less, since its coarse part varies most from tile to tile.
 """
 
 import math
@@ -16,15 +17,17 @@ from torch import Generator, Tensor, nn
 from msvae.source import Source
 
 TILE = 8
-SMOOTHEST = 0.002  # share of the tiles that are taken for free of structure; of pure noise, they have 3/4 of its size
+SMOOTHEST = 0.002  # share of the tiles that are taken for free of structure
 FEWEST, MOST = 32, 4096  # tiles that a spectrum is measured on
+FAINTEST = 0.5 / 255  # half a step of an 8-bit image, in units of the value range: below it, nothing is noise
 LIKELIHOODS = ("normal", "laplace")
 
 
 class Grain(nn.Module):
-    """Stationary Gaussian noise of each source, with the spectrum of the residuals of its smoothest tiles.
+    """Stationary Gaussian noise of each source, with the spectrum of its smoothest residuals.
 
-    Noise level estimation from the smoothest blocks of an image: Pyatykh et al. 2013 (doi 10.1109/TIP.2012.2221728).
+    After noise level estimation from the smoothest blocks of an image: Pyatykh et al. 2013 (doi
+    10.1109/TIP.2012.2221728).
 
     Args:
         sources: those that are images with a continuous likelihood can have grain.
@@ -55,7 +58,10 @@ class Grain(nn.Module):
             kernel.zero_()
             return
         order = found.square().flatten(1).mean(dim=1).argsort()
-        kernel.copy_(noise_kernel(found[order[:wanted]]))
+        low, high = self.ranges[name]
+        noise = noise_kernel(found[order[:wanted]])
+        deviation = float(noise.square().sum(dim=(1, 2, 3)).mean().sqrt())
+        kernel.copy_(noise if deviation > FAINTEST * (high - low) else torch.zeros_like(noise))
 
     def add(
         self,
@@ -88,9 +94,10 @@ def noise_kernel(samples: Float[Tensor, "tiles channels high wide"]) -> Float[Te
 
     It is the square root of the mean cross-spectrum, S(f) = E[x(f) x(f)*], taken at each frequency.
     """
-    spectrum = torch.fft.fft2(samples.double(), norm="ortho")
+    samples = samples.cpu().double()  # some accelerators have neither
+    spectrum = torch.fft.fft2(samples - samples.mean(dim=0), norm="ortho")  # without what the autoencoder gets wrong
     cross = torch.einsum("nchw,ndhw->hwcd", spectrum, spectrum.conj()) / len(samples)
     values, vectors = torch.linalg.eigh(cross)
     root = (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.mH
     kernel = torch.fft.ifft2(root.permute(2, 3, 0, 1)).real
-    return torch.fft.fftshift(kernel, dim=(2, 3)).flip(2, 3).to(samples.dtype)  # `conv2d` does not flip it
+    return torch.fft.fftshift(kernel, dim=(2, 3)).flip(2, 3).float()  # `conv2d` does not flip it

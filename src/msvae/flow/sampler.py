@@ -38,7 +38,7 @@ def sample(
 
 
 def invert(
-    velocity: Velocity, data: Float[Tensor, "rows *shape"], steps: int, early: float = 1.0, corrections: int = 3
+    velocity: Velocity, data: Float[Tensor, "rows *shape"], steps: int, early: float = 1.0, corrections: int = 10
 ) -> Float[Tensor, "rows *shape"]:
     """The noise that `sample` turns into the data: each Euler step x' = x + length v(x, t) is solved for x.
 

@@ -43,16 +43,24 @@ class SingleVae(nn.Module, ABC):
 
 
 class JointSource(SingleVae):
-    """A source of a `JointVAE`; its latents are its shared and its private code, and its prior is N(0, I)."""
+    """A source of a `JointVAE`; its latents are its shared and its private code.
+
+    Its posterior is that of the model given this source alone: where the fusion counts the prior as an expert, so does
+    this. N(0, I) stands for the prior, also where the method has learned another one.
+    """
 
     def __init__(self, model: JointVAE, name: str) -> None:
         latent = model.config.latent + model.config.private
         super().__init__(latent, latent)
         self.networks, self.source = model.networks, source_named(model.sources, name)
+        self.shared = model.config.latent
+        self.prior_precision = model.fusion.prior_precision if "prior_expert" in model.fusion.options else 0.0
 
     def encode(self, images: Tensor) -> Moments:
         mean, log_variance, _ = self.networks.encode(self.source.name, images)
-        return mean, (0.5 * log_variance).exp()
+        precision = (-log_variance).exp()
+        total = torch.cat([precision[:, : self.shared] + self.prior_precision, precision[:, self.shared :]], dim=1)
+        return mean * precision / total, total.rsqrt()
 
     def decode(self, latents: Float[Tensor, "rows latent"]) -> Tensor:
         raw = self.networks.decode(self.source.name, latents)
@@ -91,10 +99,13 @@ def alone(model: MultiSourceModel, name: str) -> SingleVae:
     """The VAE of one source of a trained model, sharing its weights.
 
     Raises:
-        SourceError: for an unknown source, or a model whose fusion makes no posterior of one source alone.
+        SourceError: for an unknown source, a model whose fusion makes no posterior of one source alone, or a flow that
+            was not trained to draw a source without a code.
     """
     source_named(model.sources, name)
     if isinstance(model, SharedFlow):
+        if model.config.renderer == "mean" or model.config.dropped == 0.0:
+            raise SourceError(f"Source {name!r}: this flow was not trained to draw a source without a shared code.")
         return FlowSource(model, name)
     if isinstance(model, JointVAE) and model.fusion.experts_are_posteriors:
         return JointSource(model, name)

@@ -36,6 +36,7 @@ class Sampling:
 
     Args:
         guidance: how much of what the code adds to the renderer's flow; 1 is the flow as trained.
+        begins: time of the path from noise (0) to data (1) at which that guidance begins.
         evidence: how much of what the given sources add to the converter's flow; likewise.
         code_steps, image_steps: Euler steps of converter and renderer.
         early: how much shorter the renderer's first steps are than its last.
@@ -43,6 +44,7 @@ class Sampling:
     """
 
     guidance: float
+    begins: float
     evidence: float
     code_steps: int
     image_steps: int
@@ -57,6 +59,7 @@ class SharedFlow(StagedFlow):
         super().__init__(sources, config)
         self.sampling = Sampling(
             config.guidance,
+            config.begins,
             config.evidence,
             config.code_steps,
             config.image_steps,
@@ -184,7 +187,7 @@ class SharedFlow(StagedFlow):
         answers = []
         with autocast_for(self.device, self.sampling.precision):
             for part, start in zip(slots.split(CHUNK), noise.split(CHUNK), strict=True):
-                velocity = self.renderer.guided(name, part, guidance)
+                velocity = self.renderer.guided(name, part, guidance, self.sampling.begins)
                 answers.append(flow.sample(velocity, start, self.sampling.image_steps, self.sampling.early))
         return torch.cat(answers)
 
@@ -220,7 +223,7 @@ class SharedFlow(StagedFlow):
                 continue
             share = shares[index].repeat_interleave(n)
             kept = share > 0
-            if vector is None:
+            if vector is None and mixed is None:
                 share = kept.float()
             own = latents[name].repeat_interleave(n, dim=0)
             if vector is None and bool(kept.all()) and mixed is None:

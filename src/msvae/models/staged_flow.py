@@ -134,6 +134,8 @@ class StagedFlow(MultiSourceModel):
         """
         if not isinstance(other, StagedFlow):
             raise ConfigError("Setting 'model.reuse': the run is of another method than 'flow'.")
+        if self.config.grain and not other.config.grain:
+            raise ConfigError("Setting 'model.reuse': the run has measured no grain; set model.grain=false here too.")
         try:
             self.autoencoders.load_state_dict(other.autoencoders.state_dict())
             if self.config.grain:

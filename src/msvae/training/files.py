@@ -90,5 +90,6 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         flush_to_disk(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. What was there is unchanged.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

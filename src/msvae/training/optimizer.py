@@ -19,10 +19,10 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTran
 class Muon(torch.optim.AdamW):
     """AdamW whose first group of parameters is moved by orthogonalised momentum instead.
 
-    The momentum of a weight, as a matrix of outputs by inputs, is replaced by about the nearest matrix of equal
-    singular values, so that all directions of a layer learn at one pace (Jordan et al. 2024, kellerjordan.github.io/
-    posts/muon). Its size is a multiple of the learning rate for matrices of all shapes (Liu et al. 2025, arXiv
-    2502.16982), so that one rate serves both groups.
+    The momentum of a weight, as a matrix of its first dimension by all others, is replaced by about the nearest matrix
+    of equal singular values, so that all directions of a layer learn at one pace (Jordan et al. 2024,
+    kellerjordan.github.io/posts/muon). Its size is a multiple of the learning rate for matrices of all shapes (Liu et
+    al. 2025, arXiv 2502.16982), so that one rate serves both groups.
 
     Args:
         matrices, others: parameters of two dimensions or more, and all others.
@@ -65,7 +65,7 @@ class Muon(torch.optim.AdamW):
                 state["step"] = torch.zeros(())  # AdamW's loading asks it of every weight
             state["step"] += 1
             momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
-            ahead = weight.grad.add(momentum, alpha=MOMENTUM).flatten(1)
+            ahead = weight.grad.add(momentum, alpha=MOMENTUM).flatten(1) * weight.grad.any()  # no gradient, no step
             alike.setdefault((ahead.shape[0], ahead.shape[1]), []).append((weight, ahead))
         for (high, wide), pairs in alike.items():
             updates = orthogonal(torch.stack([ahead for _, ahead in pairs]))
@@ -75,7 +75,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """U V^T of each matrix U S V^T, (count, high, wide), up to singular values between about .7 and 1.2.
+    """About U V^T of each matrix U S V^T, (count, high, wide): singular values near 1, the smallest ones below.
 
     A Newton-Schulz iteration of fifth order, in bf16 where that is native.
     """
@@ -106,9 +106,12 @@ def optimizer_of(
 
 
 def _matrices(model: nn.Module) -> Iterator[Tensor]:
-    """What is worth orthogonalising: a convolution does far more work than that takes; a large linear map less."""
+    """What is worth orthogonalising: a convolution does far more work than that takes; a large linear map less.
+
+    The groups of a grouped convolution have nothing to do with each other.
+    """
     for module in model.modules():
-        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+        if not isinstance(module, (nn.Linear, *CONVOLUTIONS)) or getattr(module, "groups", 1) > 1:
             continue
         side = min(module.weight.shape[0], module.weight[0].numel())
         if side >= SMALLEST_SIDE and (side <= LARGEST_SIDE or not isinstance(module, nn.Linear)):
