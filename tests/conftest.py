@@ -29,8 +29,14 @@ TINY_FLOW = {
 TINY_TRAINING = {"training.batch_size": 16, "training.precision": "fp32", "training.warmup_steps": 5}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_from_the_first_fixture_on() -> None:
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
-def _few_threads() -> None:
+def _one_thread_in_every_test() -> None:
+    """Also after a test that asked for more: a run and its resumption agree bit for bit on equal threads alone."""
     torch.set_num_threads(1)
 
 

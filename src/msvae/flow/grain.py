@@ -20,7 +20,7 @@ TILE = 8
 SMOOTHEST = 0.002  # share of the tiles that are taken for free of structure
 FEWEST, MOST = 32, 4096  # tiles that a spectrum is measured on
 FAINTEST = 0.5 / 255  # half a step of an 8-bit image, in units of the value range: below it, nothing is noise
-LIKELIHOODS = ("normal", "laplace")
+CONTINUOUS = ("normal", "laplace")  # likelihoods
 
 
 class Grain(nn.Module):
@@ -35,7 +35,7 @@ class Grain(nn.Module):
 
     def __init__(self, sources: Sequence[Source]) -> None:
         super().__init__()
-        self.ranges = {s.name: s.value_range for s in sources if s.is_image and s.likelihood in LIKELIHOODS}
+        self.ranges = {s.name: s.value_range for s in sources if s.is_image and s.likelihood in CONTINUOUS}
         for source in sources:
             if source.name in self.ranges:
                 tile = (min(TILE, source.shape[1]), min(TILE, source.shape[2]))

@@ -71,15 +71,15 @@ class Renderer(nn.Module):
             begins: time of the path before which nothing is guided: while there is little but noise, guidance costs
                 variety and gains least (Kynkäänniemi et al. 2024, arXiv 2404.07724).
         """
-        free = self.velocity([(name, len(code))], code)
+        unguided = self.velocity([(name, len(code))], code)
         if guidance == 1.0:
-            return free
+            return unguided
         known = torch.ones(len(code), dtype=torch.bool, device=code.device)
         field = self.velocity([(name, 2 * len(code))], torch.cat([code, code]), torch.cat([known, ~known]))
 
         def both(state: Tensor, time: Tensor) -> Tensor:
             if begins > 0.0 and bool((time < begins).all()):
-                return free(state, time)
+                return unguided(state, time)
             conditional, unconditional = field(torch.cat([state, state]), torch.cat([time, time])).chunk(2)
             return guided_velocity(conditional, unconditional, guidance)
 

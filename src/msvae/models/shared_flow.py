@@ -223,12 +223,12 @@ class SharedFlow(StagedFlow):
                 continue
             share = shares[index].repeat_interleave(n)
             kept = share > 0
-            if vector is None and mixed is None:
-                share = kept.float()
             own = latents[name].repeat_interleave(n, dim=0)
-            if vector is None and bool(kept.all()) and mixed is None:
-                images[name] = self._image(name, own)
-                continue
+            if vector is None and mixed is None:
+                share = kept.float()  # all of its own, or nothing
+                if bool(kept.all()):
+                    images[name] = self._image(name, own)
+                    continue
             if mixed is not None:
                 drawn = self._rendered(name, codes, mixed.repeat_interleave(n, dim=0), guidance=1.0)
             else:

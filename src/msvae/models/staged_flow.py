@@ -190,7 +190,7 @@ class StagedFlow(MultiSourceModel):
         self.train()
 
     def _measure_grain(self, rows: RowSource) -> None:
-        """What reconstructions of rows from all over the training set leave of the smoothest places."""
+        """The noise in what reconstructions leave of images from all over the training set."""
         left: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
         enough = max(1, GRAIN_VALUES // max(source.value_count for source in self.sources))
         for index in torch.linspace(0, len(rows) - 1, min(len(rows), enough)).long().split(CHUNK):
