@@ -2,14 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msvae.config import AugmentConfig
+from msvae.data import complete_rows
 from msvae.data.augment import augmented, moved, random_maps
 from msvae.source import Source, SourceBatch
+from msvae.training.changed import ENOUGH_ROWS, ChangedRows, changes_anything
 from msvae.training.schedule import BatchOrder, balance_weights
 
 SMALL, LARGE = Source("small", (1, 16, 24)), Source("large", (3, 32, 48), value_range=(-5.0, 5.0))
@@ -150,6 +153,23 @@ def rare(rows: int = 1000) -> dict[str, torch.Tensor]:
     """A source in every row, one in half of them, one in 1 %."""
     number = torch.arange(rows)
     return {"all": number >= 0, "half": number % 2 == 0, "rare": number % 100 == 3}
+
+
+def test_small_sets_are_seen_in_several_versions_that_come_back_when_asked_for_again():
+    values = blobs(300).values
+    rows = complete_rows(SOURCES, {name: tensor.numpy() for name, tensor in values.items()}, np.arange(300))
+    config = AugmentConfig(flip_horizontal=0.5, shift=0.1)
+    versions = ChangedRows(rows, config, seed=1)
+    assert len(versions) == 34 * 300 >= ENOUGH_ROWS
+    part = torch.arange(5 * 300 + 7, 5 * 300 + 27)
+    once, again, other = (ChangedRows(rows, config, seed).batch(part).values["small"] for seed in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+    assert not torch.equal(once, versions.batch(part + 300).values["small"])
+    unchanged = ChangedRows(rows, AugmentConfig(), seed=1)
+    assert torch.equal(unchanged.batch(part).values["large"], rows.batch(torch.arange(7, 27)).values["large"])
+    assert changes_anything(config)
+    assert not changes_anything(AugmentConfig())
 
 
 def test_balance_weights_are_the_rarest_source_s():

@@ -12,6 +12,7 @@ from msvae.evaluation import evaluate_model
 from msvae.evaluation.verifier import train_classifier
 from msvae.metrics import (
     Moments,
+    Retrieval,
     Verdict,
     class_entropy,
     conditional_coherence,
@@ -20,6 +21,7 @@ from msvae.metrics import (
     joint_coherence,
     linear_probe,
     pixel_quality,
+    retrieval,
     within_class_variance,
 )
 from msvae.source import Source
@@ -147,6 +149,28 @@ def test_within_class_variance_is_relative_to_real_images() -> None:
     halved = verdict(classes, features=centres + 0.5 * (features - centres))
     assert within_class_variance(halved, real) == pytest.approx(0.25, rel=1e-4)
     assert within_class_variance(verdict(classes, features=centres.expand(-1, 2)), real) == pytest.approx(0.0)
+
+
+def test_retrieval_is_that_of_a_plain_loop_over_pairs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randn(40, 6, generator=generator, dtype=torch.float64) * torch.arange(1, 7) + 3
+    found = truth + 4 * torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    one, other = ((part - part.mean(0)) / part.std(0, correction=0) for part in (found, truth))
+    alike = torch.nn.functional.cosine_similarity(one[:, None], other[None], dim=2)
+    wins = [float(alike[i, i] > alike[i, j]) for i in range(40) for j in range(40) if i != j]
+    seen = retrieval(found, truth)
+    assert seen.pairwise == pytest.approx(sum(wins) / len(wins))
+    assert seen.first == pytest.approx(float((alike.argmax(dim=1) == torch.arange(40)).double().mean()))
+    assert 0.5 < seen.pairwise < 1
+
+
+def test_retrieval_of_equals_is_perfect_whatever_the_style_and_of_constants_is_chance() -> None:
+    truth = torch.randn(1500, 5, generator=torch.Generator().manual_seed(0))
+    assert retrieval(3 * truth + 7, truth) == Retrieval(1.0, 1.0)
+    assert retrieval(torch.ones(1500, 5), truth) == Retrieval(0.5, 0.0)
+    assert retrieval(truth.roll(1, dims=0), truth).pairwise == pytest.approx(0.5, abs=0.03)
+    with pytest.raises(ValueError, match="two rows"):
+        retrieval(truth[:1], truth[:1])
 
 
 def test_the_linear_probe_finds_what_is_linear_and_nothing_in_noise() -> None:

@@ -17,9 +17,9 @@ from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import ConfigError, GateError, Interrupted, SourceError
 from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.models import SharedFlow, build_model
-from msvae.models.stages import Stage
+from msvae.models.stages import RowSource, Stage
 from msvae.source import Source, SourceBatch
-from msvae.training import gates, loop
+from msvae.training import changed, gates, loop
 from msvae.training.checkpoint import RunFolder
 from msvae.training.gates import Gate
 from msvae.training.plan import StagePlan
@@ -100,6 +100,38 @@ def test_a_run_killed_between_stages_resumes_bit_for_bit(
     assert RunFolder(tmp_path / "killed").state().step == 4
     resume_run(tmp_path / "killed", data=DATA)
     assert_same_weights(straight.folder.path, tmp_path / "killed")
+
+
+def test_the_flows_of_a_small_set_learn_from_rows_in_several_versions_and_resume_with_them(
+    passing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    original = SharedFlow.stage_rows
+
+    def told(self: SharedFlow, name: str, rows: RowSource) -> RowSource:
+        made = original(self, name, rows)
+        lengths.append(len(made))
+        return made
+
+    monkeypatch.setattr(SharedFlow, "stage_rows", told)
+    monkeypatch.setattr(changed, "ENOUGH_ROWS", 120)
+    varied = config(**{"training.augment.flip_horizontal": 0.5, "training.augment.shift": 0.1, "training.balance": 1.0})
+    straight = train_run(varied, tmp_path / "straight", data=DATA)
+    assert lengths == [120, 120, 120, 120]
+
+    order = BatchOrder.__call__
+
+    def stops(self: BatchOrder, step: int) -> torch.Tensor:
+        if step == 2 and len(lengths) == 8:  # in the last stage of the second run
+            os.kill(os.getpid(), signal.SIGINT)
+        return order(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.BatchOrder, "__call__", stops)
+        with pytest.raises(Interrupted):
+            train_run(varied, tmp_path / "stopped", data=DATA)
+    resume_run(tmp_path / "stopped", data=DATA)
+    assert_same_weights(straight.folder.path, tmp_path / "stopped")
 
 
 def test_the_log_tells_stages_and_gates(straight: Run) -> None:

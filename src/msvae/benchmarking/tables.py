@@ -120,8 +120,8 @@ def anchors_section(path: Path) -> str:
     return "\n".join(lines)
 
 
-def speed_section(path: Path) -> str:
-    """One table of step times."""
+def table_section(path: Path) -> str:
+    """A table whose columns and cells the file has ready."""
     content = read_json(path)
     lines = [f"## {content['title']}", "", content["note"], "", *_header(content["columns"])]
     lines += [_line([str(cell) for cell in row]) for row in content["table"]]
@@ -136,7 +136,8 @@ def page(results: Path, anchors: Path | None = None) -> str:
     parts += [_quality_table(Results(path), path.parent.name) for path in sorted(results.glob("*/quality-*.json"))]
     if anchors is not None:
         parts.append(anchors_section(anchors))
-    parts += [speed_section(path) for path in sorted(results.glob("speed-*.json"))]
+    ready = [path for kind in ("translation", "speed") for path in sorted(results.glob(f"{kind}-*.json"))]
+    parts += [table_section(path) for path in ready]
     return "\n".join(part for part in parts if part)
 
 

@@ -1,4 +1,4 @@
-"""How good a model is: pixels, coherence, Fréchet distance, linear probes."""
+"""How good a model is: pixels, coherence, Fréchet distance, retrieval, linear probes."""
 
 from msvae.metrics.coherence import (
     Verdict,
@@ -10,10 +10,12 @@ from msvae.metrics.coherence import (
 from msvae.metrics.frechet import Moments, frechet_distance, frechet_of_moments
 from msvae.metrics.pixels import PixelQuality, joined_quality, pixel_quality
 from msvae.metrics.probe import linear_probe
+from msvae.metrics.retrieval import Retrieval, retrieval
 
 __all__ = [
     "Moments",
     "PixelQuality",
+    "Retrieval",
     "Verdict",
     "class_entropy",
     "conditional_coherence",
@@ -23,5 +25,6 @@ __all__ = [
     "joint_coherence",
     "linear_probe",
     "pixel_quality",
+    "retrieval",
     "within_class_variance",
 ]

@@ -85,13 +85,14 @@ def _summary(figures: Mapping[str, Any]) -> Group:
 
 
 def methods_table(methods: Mapping[str, "Method"]) -> Table:
-    """The methods by name."""
-    table = Table()
-    for heading in ("method", "what it is", "paper", "cost a step", "partial rows", "limits"):
-        table.add_column(heading, overflow="fold")
+    """The methods by name, each in a few lines, so that it can be read in a narrow window too."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
     for name, method in methods.items():
-        partial = "yes" if method.partial_rows else "no"
-        table.add_row(name, method.summary, f"{method.paper} ({method.year})", method.cost, partial, method.limits)
+        rows = "rows may lack sources" if method.partial_rows else "needs complete rows"
+        facts = f"{method.cost} a step; {rows}; {method.paper} ({method.year})"
+        table.add_row(
+            Text(name, style="bold"), Text.assemble(method.summary, "\n", (facts, "dim"), f"\nlimits: {method.limits}")
+        )
     return table
 
 

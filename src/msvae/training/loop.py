@@ -17,7 +17,8 @@ from msvae.data.augment import augmented
 from msvae.data.base import Rows
 from msvae.errors import GateError, Interrupted
 from msvae.models.base import Loss, MultiSourceModel
-from msvae.models.stages import Stage
+from msvae.models.stages import RowSource, Stage
+from msvae.training.changed import ChangedRows, changes_anything
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for
 from msvae.training.gates import GATES
@@ -92,11 +93,13 @@ def fit(
                 continue
             began = time.perf_counter()
             with accelerator.autocast():
-                rows = model.stage_rows(stage.name, train)
+                rows = _rows_of(stage, model, train, config)
             if plan.is_new(step):
                 seconds += time.perf_counter() - began
             meter = plan.meter(step, seconds) if length is None else None
             balance = balance_weights(train.present, config.balance)
+            if balance is not None:
+                balance = balance.repeat(len(rows) // len(train))
             order = BatchOrder(len(rows), max(1, round(config.batch_size * stage.rows)), config.seed, balance)
             peak = config.learning_rate * stage.rate
             while length is None or step < plan.first_step + length:
@@ -170,6 +173,15 @@ def fit(
     trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
     state.save(step, plan, seconds, finished=True)
     return trained
+
+
+def _rows_of(stage: Stage, model: MultiSourceModel, train: Rows, config: TrainingConfig) -> RowSource:
+    """What a stage trains on: the training rows, or what is computed once, of every row in several random versions."""
+    if not changes_anything(config.augment):
+        return model.stage_rows(stage.name, train)
+    versions = ChangedRows(train, config.augment, config.seed)
+    rows = model.stage_rows(stage.name, versions)
+    return train if rows is versions else rows
 
 
 def _affordable_rows(rows: Rows) -> int:

@@ -1,0 +1,88 @@
+"""What a translation is worth on test rows: near the truth, real in kind, and of the right row."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msvae.data.base import DataSet
+from msvae.metrics import frechet_distance, pixel_quality, retrieval
+from msvae.metrics.imagenet import load_efficientnet, pooled_features, sees
+from msvae.models import MultiSourceModel
+
+FEATURES = 112
+AT_ONCE = 250
+
+
+class Judge:
+    """One direction on the test rows that have both sources.
+
+    Likeness is judged in the pooled 112-channel map of EfficientNet-Lite0 (FD112, retrieval) where the wanted source
+    is a picture, and pixel by pixel (PSNR and SSIM, or the share of right classes) always.
+    """
+
+    def __init__(self, data: DataSet, given: str, wanted: str) -> None:
+        self.data, self.given, self.wanted = data, given, wanted
+        self.sources = {source.name: source for source in data.sources}
+        test = data.split("test")
+        self.index = (test.present[given] & test.present[wanted]).nonzero().squeeze(1)
+        self.batch = test.batch(self.index)
+        self.truth = self.batch.values[wanted]
+        self.looks = load_efficientnet()
+
+    def real(self) -> dict[str, Any]:
+        """What real images score: those of training rows, and those of the same rows in the other sources."""
+        figures: dict[str, Any] = {"rows": len(self.index)}
+        if sees(self.sources[self.wanted]):
+            train = self.data.split("train")
+            some = train.present[self.wanted].nonzero().squeeze(1)
+            some = some[torch.randperm(len(some), generator=torch.Generator().manual_seed(0))[: len(self.index)]]
+            others = train.batch(some).values[self.wanted]
+            figures["frechet"] = frechet_distance(self._features(self.wanted, others), self._features(self.wanted))
+        return {**figures, **self._agreement(dict(self.batch.values))}
+
+    def network(self, network: nn.Module) -> dict[str, Any]:
+        """Figures of a network of this one direction."""
+        found = torch.cat([network(part) for part in self.batch.values[self.given].split(AT_ONCE)])
+        return {**self._pixels(found), **self._likeness(found)}
+
+    def model(self, model: MultiSourceModel, seed: int) -> dict[str, Any]:
+        """Figures of a multi-source model: means for pixels, drawn images for likeness, and rows from nothing."""
+        generator = torch.Generator(model.device).manual_seed(seed)
+        means, drawn = [], []
+        for part in self.index.split(AT_ONCE):
+            given = self.data.split("test").batch(part).select([self.given])
+            means.append(model.sample(given, [self.wanted], mode="mean").values[self.wanted])
+            drawn.append(model.sample(given, [self.wanted], generator=generator).values[self.wanted])
+        figures = {**self._pixels(torch.cat(means)), **self._likeness(torch.cat(drawn))}
+        figures |= {f"mean_{name}": value for name, value in self._likeness(torch.cat(means)).items()}
+        rows = model.sample(None, n=len(self.index), generator=generator)
+        return {**figures, **self._agreement(rows.values)}
+
+    def _pixels(self, found: Tensor) -> dict[str, Any]:
+        quality = pixel_quality(found, self.truth, self.sources[self.wanted])
+        return {name: value for name, value in vars(quality).items() if value is not None}
+
+    def _likeness(self, found: Tensor) -> dict[str, Any]:
+        if not sees(self.sources[self.wanted]):
+            return {}
+        one, truth = self._features(self.wanted, found), self._features(self.wanted)
+        seen = retrieval(one, truth)
+        return {"frechet": frechet_distance(one, truth), "pairwise": seen.pairwise, "first": seen.first}
+
+    def _agreement(self, rows: dict[str, Tensor]) -> dict[str, Any]:
+        """Whether the sources of a row show the same thing: retrieval of one by another, mean over the pairs."""
+        seen = {name: self._features(name, images) for name, images in rows.items() if sees(self.sources[name])}
+        pairs = [retrieval(seen[one], seen[other]) for one in seen for other in seen if one < other]
+        if not pairs:
+            return {}
+        return {
+            "agreement_pairwise": sum(pair.pairwise for pair in pairs) / len(pairs),
+            "agreement_first": sum(pair.first for pair in pairs) / len(pairs),
+        }
+
+    def _features(self, name: str, images: Tensor | None = None) -> Tensor:
+        images = self.truth if images is None else images
+        return torch.cat(
+            [pooled_features(self.looks, part, self.sources[name], (FEATURES,))[FEATURES] for part in images.split(250)]
+        )

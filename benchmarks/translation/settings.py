@@ -1,0 +1,27 @@
+"""Which direction of a set is compared, and the flow's settings for sets whose sources show the same scene."""
+
+from typing import Any
+
+DIRECTIONS = {
+    "emoji": ("outline", "openmoji"),
+    "earth": ("topography", "day"),
+    "brain": ("t1", "grey"),
+}
+SCENES: dict[str, Any] = {
+    "model.grid": 8,
+    "model.side": 16,
+    "model.channels": 4,
+    "model.patch": 2,
+    "model.renderer_width": 256,
+}
+#: Of both sides: small sets would be learned by heart.
+CHANGED: dict[str, dict[str, Any]] = {
+    "emoji": {"training.augment.flip_horizontal": 0.5, "training.augment.shift": 0.06, "training.augment.scale": 0.15},
+    "earth": {"training.augment.flip_horizontal": 0.5, "training.augment.flip_vertical": 0.5},
+    "brain": {"training.augment.flip_horizontal": 0.5, "training.augment.shift": 0.05},
+}
+
+
+def flow_settings(data: str) -> dict[str, Any]:
+    """By dotted names."""
+    return {**SCENES, **CHANGED[data]}

@@ -1,0 +1,140 @@
+"""The rival in one direction: a U-Net from one source to another (Ronneberger et al. 2015, arXiv 1505.04597)."""
+
+import copy
+import itertools
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from msvae.config import TrainingConfig
+from msvae.data.augment import augmented
+from msvae.data.base import Rows
+from msvae.likelihoods import likelihood_of
+from msvae.networks.pairs import input_channels, network_input
+from msvae.networks.precision import autocast_for
+from msvae.source import Source
+from msvae.training.optimizer import optimizer_of
+from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
+
+VALIDATIONS = 20
+
+
+class Pair(nn.Module):
+    """Two 3x3 convolutions, each with group normalisation and SiLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential()
+        for before in (inputs, outputs):
+            self.layers.extend((nn.Conv2d(before, outputs, 3, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.layers(maps)
+
+
+class UNet(nn.Module):
+    """Maps of width, 2, 4 and 8 times width channels, each half as large as the one before, and back with skips.
+
+    Args:
+        given, wanted: the sources of the one direction.
+    """
+
+    def __init__(self, given: Source, wanted: Source, width: int = 32, levels: int = 4) -> None:
+        super().__init__()
+        self.given, self.wanted = given, wanted
+        sizes = [width * 2**level for level in range(levels)]
+        self.down = nn.ModuleList(
+            Pair(before, after) for before, after in zip([input_channels(given), *sizes], sizes, strict=False)
+        )
+        self.up = nn.ModuleList(Pair(deep + flat, flat) for flat, deep in itertools.pairwise(sizes))
+        self.head = nn.Conv2d(width, likelihood_of(wanted).raw_channels(wanted), 1)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def raw(self, images: Tensor) -> Tensor:
+        """What the wanted source's likelihood reads."""
+        maps, skips = network_input(self.given, images), []
+        for level, pair in enumerate(self.down):
+            maps = pair(F.max_pool2d(maps, 2) if level else maps)
+            skips.append(maps)
+        for pair, skip in zip(reversed(self.up), reversed(skips[:-1]), strict=True):
+            maps = pair(torch.cat([F.interpolate(maps, skip.shape[-2:], mode="nearest"), skip], dim=1))
+        return self.head(maps).float()
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """-log p(target) in nats per number: an absolute error for pictures, cross-entropy for classes."""
+        score = likelihood_of(self.wanted).log_prob(self.raw(images), self.wanted.normalise(targets), self.wanted)
+        return -score.mean() / self.wanted.value_count
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """The expected images of the wanted source, in its value range."""
+        likelihood = likelihood_of(self.wanted)
+        return torch.cat(
+            [self.wanted.denormalise(likelihood.mean(self.raw(part), self.wanted)) for part in images.split(256)]
+        )
+
+
+class Training:
+    """A U-Net in training; of its averaged weights those with the least loss on validation rows are kept.
+
+    Args:
+        rows: those that have both sources are trained on.
+    """
+
+    def __init__(self, given: Source, wanted: Source, rows: Rows, config: TrainingConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.rows, self.config = rows, config
+        self.index = (rows.present[given.name] & rows.present[wanted.name]).nonzero().squeeze(1)
+        self.network = UNet(given, wanted)
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.optimizer = optimizer_of(
+            self.network, config.optimizer, config.learning_rate, (0.9, 0.99), config.weight_decay
+        )
+        self.order = BatchOrder(len(self.index), config.batch_size, config.seed)
+        self.step = 0
+
+    def advance(self, total: int) -> float:
+        """One step of so many; returns its seconds."""
+        began = time.perf_counter()
+        peak, warmup = self.config.learning_rate, self.config.warmup_steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, peak, warmup, total)
+        changes = torch.Generator().manual_seed(derived_seed(self.config.seed, "augment", self.step))
+        batch = self.rows.batch(self.index[self.order(self.step)])
+        batch = augmented(batch, self.rows.sources, self.config.augment, changes)
+        values = batch.values
+        with autocast_for(torch.device("cpu"), "auto"):
+            loss = self.network.loss(values[self.network.given.name], values[self.network.wanted.name])
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+        self.step += 1
+        return time.perf_counter() - began
+
+    def best_of(self, steps: int, validation: Rows) -> UNet:
+        """Train, and return the average that did best on validation rows, looked at 20 times."""
+        best, least = self.network, float("inf")
+        every = max(1, steps // VALIDATIONS)
+        while self.step < steps:
+            self.advance(steps)
+            if self.step % every == 0 or self.step == steps:
+                found = self._validation_loss(validation)
+                if found < least:
+                    least, best = found, copy.deepcopy(self.average.module)
+        return best.eval()
+
+    @torch.no_grad()
+    def _validation_loss(self, rows: Rows) -> float:
+        network = self.average.module
+        given, wanted = network.given.name, network.wanted.name
+        index = (rows.present[given] & rows.present[wanted]).nonzero().squeeze(1)
+        losses = [
+            float(network.loss(batch.values[given], batch.values[wanted])) * len(part)
+            for part in index.split(256)
+            for batch in [rows.batch(part)]
+        ]
+        return sum(losses) / len(index)
