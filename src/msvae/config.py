@@ -154,6 +154,8 @@ class FlowConfig(Settings):
         begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
         code_steps, image_steps, early: Euler steps of the two flows; how much shorter the renderer's first steps are
             than its last (`msvae.flow.sampler.step_times`).
+        redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
+            images says theirs (`msvae.flow.agreement`); 0 for never.
         sampling_precision: of the renderer: `fp32`, `bf16`, or `auto`: bf16 where the device computes it natively.
         reuse: folder of a run of `flow` whose autoencoders are taken over; their stage is left out.
         extends: folder of a run of `flow` to which the data set's further sources are added: the sizes are that run's,
@@ -190,12 +192,14 @@ class FlowConfig(Settings):
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
     shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
-    guidance: float = Field(default=4.0, ge=0.0, le=20.0)
+    guidance: float = Field(default=2.25, ge=0.0, le=20.0)
     begins: float = Field(default=0.0, ge=0.0, le=1.0)
     evidence: float = Field(default=1.5, ge=0.0, le=20.0)
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)
     early: float = Field(default=1.7, gt=0.0, le=100.0)
+    redraws: int = Field(default=3, ge=0, le=100)
+    doubted: float = Field(default=0.25, ge=0.0, lt=1.0)
     sampling_precision: Literal["auto", "fp32", "bf16"] = "auto"
     reuse: str | None = None
     extends: str | None = None

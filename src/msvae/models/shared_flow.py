@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from msvae import flow
 from msvae.config import FlowConfig
 from msvae.errors import SourceError
+from msvae.flow.agreement import agreement
 from msvae.flow.coded import Evidence
 from msvae.flow.converter import log_of
 from msvae.fusion import FusionSettings
@@ -40,6 +41,8 @@ class Sampling:
         evidence: how much of what the given sources add to the converter's flow; likewise.
         code_steps, image_steps: Euler steps of converter and renderer.
         early: how much shorter the renderer's first steps are than its last.
+        redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
+            images says theirs; the best of the draws is taken.
         precision: of the renderer, which does nearly all the work: `fp32`, `bf16`, or `auto` for the native one.
     """
 
@@ -49,6 +52,8 @@ class Sampling:
     code_steps: int
     image_steps: int
     early: float = 1.0
+    redraws: int = 0
+    doubted: float = 0.0
     precision: str = "auto"
 
 
@@ -64,6 +69,8 @@ class SharedFlow(StagedFlow):
             config.code_steps,
             config.image_steps,
             config.early,
+            config.redraws,
+            config.doubted,
             config.sampling_precision,
         )
         self.fusion_settings = FusionSettings(len(sources), config.code * config.grid**2)
@@ -165,17 +172,53 @@ class SharedFlow(StagedFlow):
     ) -> SourceBatch:
         images = {}
         for name in self.wanted(to):
-            latents = self._rendered(name, code, self._private(name, len(code), mode, generator))
+            latents, _ = self._answered(name, code, mode, generator)
             images[name] = self._image(name, latents)
             if mode == "sample":
                 images[name] = self.grain.add(name, images[name], generator)
         return SourceBatch.complete(images)
 
-    def _private(self, name: str, rows: int, mode: Mode, generator: Generator | None) -> Tensor | None:
-        """The noise that is a source's private part; None for the expectation over it."""
+    def _answered(
+        self, name: str, code: Float[Tensor, "rows latent"], mode: Mode, generator: Generator | None
+    ) -> tuple[Float[Tensor, "rows latents"], Tensor | None]:
+        """Latents for a code, and the noise that is their private part; None for the expectation over it.
+
+        What says the code badly is drawn again, with other noise.
+        """
         if mode == "mean" or self.config.renderer == "mean":
-            return None
+            return self._rendered(name, code, None), None
+        noise = self._private(name, len(code), generator)
+        latents = self._rendered(name, code, noise)
+        if not self.sampling.redraws or not self.sampling.doubted:
+            return latents, noise
+        least = self.agreement.least(name, self.sampling.doubted)
+        said = self._agreement(name, latents, code)
+        for _ in range(self.sampling.redraws):
+            doubted = (said < least).nonzero().squeeze(1)
+            if not len(doubted):
+                break
+            other = self._private(name, len(doubted), generator)
+            found = self._rendered(name, code[doubted], other)
+            now = self._agreement(name, found, code[doubted])
+            better = now > said[doubted]
+            chosen = doubted[better]
+            latents[chosen], noise[chosen], said[chosen] = found[better], other[better], now[better]
+        return latents, noise
+
+    def _private(self, name: str, rows: int, generator: Generator | None) -> Float[Tensor, "rows latents"]:
         return torch.randn(rows, self.autoencoders.networks.size(name), generator=generator, device=self.device)
+
+    def _agreement(
+        self, name: str, latents: Float[Tensor, "rows latents"], code: Float[Tensor, "rows latent"]
+    ) -> Float[Tensor, " rows"]:
+        """How well the images of these latents say the code."""
+        said = []
+        for part, wanted in zip(latents.split(CHUNK), self.standard.restore(code).split(CHUNK), strict=True):
+            with autocast_for(self.device, self.sampling.precision):
+                image = SourceBatch.complete({name: self.autoencoders.image(name, part)})
+                tokens = self.content.evidence(image).tokens[self.source_names.index(name)]
+            said.append(agreement(tokens, self._slots(wanted)))
+        return torch.cat(said)
 
     def _rendered(
         self, name: str, code: Float[Tensor, "rows latent"], noise: Tensor | None, guidance: float | None = None
@@ -232,8 +275,7 @@ class SharedFlow(StagedFlow):
             if mixed is not None:
                 drawn = self._rendered(name, codes, mixed.repeat_interleave(n, dim=0), guidance=1.0)
             else:
-                noise = self._private(name, len(codes), mode, generator)
-                drawn = self._rendered(name, codes, noise)
+                drawn, noise = self._answered(name, codes, mode, generator)
                 if vector is not None and bool(kept.any()):
                     alone = self.encode(given.select([name]), {name: 1.0}, rule).mean.repeat_interleave(n, dim=0)
                     turned = drawn + share[:, None] * (own - self._rendered(name, alone, noise))

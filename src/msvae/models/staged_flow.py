@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from msvae import flow
 from msvae.config import FlowConfig
 from msvae.errors import ConfigError
+from msvae.flow.agreement import Agreement, agreement
 from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values
 from msvae.flow.coded import CodedBatch, Evidence, joined
 from msvae.flow.content import Content, pooled
@@ -67,6 +68,7 @@ class StagedFlow(MultiSourceModel):
         only_mean = config.renderer == "mean"
         self.renderer = Renderer(shapes, slots, size, field, width, config.dropped, only_mean)
         self.standard = Standardiser(slots * size)
+        self.agreement = Agreement(names)
         self.spread: Tensor
         self.register_buffer("spread", torch.ones(len(names), slots * size))
         self.stage: str | None = None
@@ -187,6 +189,7 @@ class StagedFlow(MultiSourceModel):
             if not self.config.trained:
                 self.standard.calibrate(pooled(everything.evidence).flatten(1))
             self._measure_spread(everything.evidence)
+            self._measure_agreement(everything.evidence)
         self.train()
 
     def _measure_grain(self, rows: RowSource) -> None:
@@ -211,6 +214,16 @@ class StagedFlow(MultiSourceModel):
             if int(several.sum()) > 1:
                 gap = self._standardised(evidence.tokens[index, several]).flatten(1) - whole[several]
                 self.spread[index] = gap.square().mean(dim=0).clamp_min(SMALLEST_SPREAD)
+
+    def _measure_agreement(self, evidence: Evidence) -> None:
+        """How well each source's image says what the others of its row do."""
+        for name in self.trained_sources:
+            index = self.source_names.index(name)
+            others = evidence.present.clone()
+            others[index] = False
+            rows = (evidence.present[index] & others.any(dim=0)).nonzero().squeeze(1)
+            code = pooled(evidence.restricted(others).rows(rows))
+            self.agreement.measure(name, agreement(evidence.tokens[index, rows], code))
 
     def loss(self, batch: SourceBatch, generator: Generator | None = None) -> Loss:
         batch = batch.to(self.device)

@@ -1,0 +1,94 @@
+"""Samples that say their code worse than real images do are drawn again; all others stay as they are."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from conftest import random_batch, tiny_model
+from msvae.flow.agreement import Agreement, agreement
+from msvae.models import SharedFlow
+from msvae.source import Source, SourceBatch
+
+SOURCES = [Source("a", (1, 8, 8)), Source("b", (2, 9, 8)), Source("c", (1, 8, 8))]
+
+
+@pytest.fixture
+def model() -> SharedFlow:
+    torch.manual_seed(0)
+    model = tiny_model("flow", SOURCES).eval()
+    assert isinstance(model, SharedFlow)
+    return model
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_least_agreement_is_a_quantile_of_the_measured() -> None:
+    judge = Agreement(["a", "b"])
+    measured = torch.rand(1001, generator=generator())
+    judge.measure("a", measured)
+    assert float(judge.least("a", 0.25)) == pytest.approx(float(measured.quantile(0.25)))
+    assert float((measured < judge.least("a", 0.25)).double().mean()) == pytest.approx(0.25, abs=0.001)
+    judge.measure("b", measured[:0])
+    assert float(judge.least("b", 0.99)) == -1.0  # nothing measured: nothing is doubted
+
+
+def test_agreement_is_a_cosine_over_all_slots() -> None:
+    tokens = torch.randn(5, 4, 3, generator=generator())
+    assert torch.allclose(agreement(tokens, 2 * tokens), torch.ones(5))
+    assert torch.allclose(agreement(tokens, -tokens), -torch.ones(5))
+
+
+def said(model: SharedFlow, name: str, images: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+    tokens = model.content.evidence(SourceBatch.complete({name: images})).tokens[model.source_names.index(name)]
+    return agreement(tokens, model.standard.restore(code).unflatten(1, tokens.shape[1:]))
+
+
+@torch.no_grad()
+def test_doubtful_draws_are_drawn_again_and_no_other(model: SharedFlow) -> None:
+    """With the first draws' median as the standard: those above are the same bits, those below only get better."""
+    code = torch.randn(64, 6, generator=generator())
+    model.sampling = replace(model.sampling, redraws=0, precision="fp32")
+    first = model.decode(code, ["b"], "sample", generator(1)).values["b"]
+    before = said(model, "b", first, code)
+    model.agreement.measure("b", before)
+    for redraws in (1, 20):
+        model.sampling = replace(model.sampling, redraws=redraws, doubted=0.5)
+        drawn = model.decode(code, ["b"], "sample", generator(1)).values["b"]
+        after = said(model, "b", drawn, code)
+        kept = before >= model.agreement.least("b", 0.5) + 1e-5
+        assert torch.equal(drawn[kept], first[kept])
+        assert bool((after >= before - 1e-5).all())
+        assert float(after.mean()) > float(before.mean()) + 1e-5
+    model.sampling = replace(model.sampling, doubted=0.0)
+    assert torch.equal(model.decode(code, ["b"], "sample", generator(1)).values["b"], first)
+
+
+@torch.no_grad()
+def test_redrawn_latents_are_those_of_the_returned_noise(model: SharedFlow) -> None:
+    model.agreement.measure("a", torch.full((10,), 2.0))  # nothing ever agrees enough
+    code = torch.randn(40, 6, generator=generator())
+    latents, noise = model._answered("a", code, "sample", generator(1))
+    assert noise is not None
+    torch.testing.assert_close(model._rendered("a", code, noise), latents, atol=1e-2, rtol=1e-2)
+    assert not torch.equal(noise, torch.randn(noise.shape, generator=generator(1)))
+
+
+def test_the_measure_is_of_pairs_within_rows_and_leaves_what_it_cannot_know(model: SharedFlow) -> None:
+    rows = random_batch(model, 30)
+    present = {
+        "a": torch.ones(30, dtype=torch.bool),
+        "b": torch.arange(30) < 20,
+        "c": torch.zeros(30, dtype=torch.bool),
+    }
+    batch = SourceBatch(rows.values, present)
+    with torch.no_grad():
+        evidence = model.content.evidence(batch)
+    model._measure_agreement(evidence)
+    pairs = agreement(evidence.tokens[0, :20], evidence.tokens[1, :20])
+    for name in ("a", "b"):
+        assert float(model.agreement.least(name, 0.0)) == pytest.approx(float(pairs.min()), abs=1e-5)
+        assert float(model.agreement.least(name, 0.99)) == pytest.approx(float(pairs.max()), abs=1e-5)
+    assert float(model.agreement.least("c", 0.99)) == -1.0
