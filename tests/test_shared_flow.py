@@ -16,6 +16,7 @@ from msvae.config import FlowConfig, RunConfig, TrainingConfig, parse
 from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import ConfigError, GateError, Interrupted, SourceError
 from msvae.evaluation.flow_likelihood import likelihood_bound
+from msvae.flow.autoencoders import Standardiser
 from msvae.models import SharedFlow, build_model
 from msvae.models.stages import RowSource, Stage
 from msvae.source import Source, SourceBatch
@@ -184,6 +185,29 @@ def test_retrieval_and_agreement_of_known_codes() -> None:
     index = {"a": torch.arange(4), "b": torch.arange(4)}
     assert gates._retrieval(codes, index) == pytest.approx(0.5)
     assert gates._agreement({"a": torch.eye(4), "b": torch.eye(4)}, index) == pytest.approx(1.0)
+
+
+def test_latents_that_hardly_vary_are_not_blown_up() -> None:
+    values = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    values[:, 0] = 1 + 1e-4 * values[:, 0]  # a corner that is white in all rows
+    standard = Standardiser(6)
+    standard.calibrate(values)
+    found = standard(values)
+    torch.testing.assert_close(standard(values, of_batch=True), found)
+    torch.testing.assert_close(standard.restore(found), values)
+    assert float(found[:, 0].abs().max()) < 0.01
+    assert found[:, 1:].std(dim=0, correction=0).tolist() == pytest.approx([1.0] * 5, abs=0.01)
+
+
+def test_batches_of_many_tokens_have_fewer_rows() -> None:
+    vector, cells, scene = (
+        {stage.name: stage.rows for stage in tiny_model("flow", **settings).stages}
+        for settings in ({}, {"side": 4, "patch": 1}, {"side": 8, "grid": 4, "patch": 2})
+    )
+    assert vector == {"sources": 0.25, "code": 0.5, "converter": 4.0, "renderer": 2.0}
+    assert cells == vector  # 16 tokens
+    assert scene["converter"] == 0.25
+    assert scene["renderer"] == 32 / 21  # 6 cells of three sources of 8 to 12 pixels, and 16 slots
 
 
 def test_a_budget_is_divided_among_the_stages() -> None:

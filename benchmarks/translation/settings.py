@@ -8,10 +8,10 @@ DIRECTIONS = {
     "brain": ("t1", "grey"),
 }
 SCENES: dict[str, Any] = {
-    "model.grid": 8,
+    "model.grid": 4,
     "model.side": 16,
     "model.channels": 4,
-    "model.patch": 2,
+    "model.patch": 4,
     "model.renderer_width": 256,
 }
 #: Of both sides: small sets would be learned by heart.

@@ -12,6 +12,7 @@ from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
 
 STATISTICS_MOMENTUM = 0.05
+LEAST_DEVIATION = 0.1  # of the root mean square of all
 
 
 class Standardiser(nn.Module):
@@ -33,7 +34,7 @@ class Standardiser(nn.Module):
         """
         if not of_batch or len(values) < 2:
             return (values - self.mean) / self.deviation
-        mean, deviation = values.mean(dim=0), values.std(dim=0, correction=0) + 1e-3
+        mean, deviation = values.mean(dim=0), _deviation(values)
         with torch.no_grad():
             self.mean.lerp_(mean, STATISTICS_MOMENTUM)
             self.deviation.lerp_(deviation, STATISTICS_MOMENTUM)
@@ -46,7 +47,13 @@ class Standardiser(nn.Module):
     def calibrate(self, values: Float[Tensor, "rows size"]) -> None:
         """Take the statistics of these rows."""
         self.mean.copy_(values.mean(dim=0))
-        self.deviation.copy_(values.std(dim=0, correction=0) + 1e-3)
+        self.deviation.copy_(_deviation(values))
+
+
+def _deviation(values: Float[Tensor, "rows size"]) -> Float[Tensor, " size"]:
+    """Of every number, but not far below that of all: a corner that is white in nearly all rows is not blown up."""
+    variance = values.var(dim=0, correction=0)
+    return (variance + LEAST_DEVIATION**2 * variance.mean() + 1e-6).sqrt()
 
 
 class Autoencoders(nn.Module):

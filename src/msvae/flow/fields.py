@@ -61,6 +61,7 @@ class VectorField(nn.Module):
 
     def __init__(self, shapes: Mapping[str, Shape], width: int, depth: int, alone: Collection[str] = ()) -> None:
         super().__init__()
+        self.tokens = 1
         self.network = ModulatedMlp(width, depth)
         sizes = {name: math.prod(shape) for name, shape in shapes.items()}
         self.into = SourceLinear(shapes, sizes, dict.fromkeys(sizes, width), alone)
@@ -101,6 +102,7 @@ class GridField(nn.Module):
         sizes = {name: shape[0] * patch**2 for name, shape in shapes.items()}
         self.into = SourceLinear(shapes, sizes, dict.fromkeys(sizes, width), alone)
         self.out = SourceLinear(shapes, dict.fromkeys(sizes, width), sizes, alone)
+        self.tokens = max(math.prod(self._grid(shape)) for shape in shapes.values())
         for name, shape in self.shapes.items():
             self.register_buffer(f"position_of_{name}", grid_positions(*self._grid(shape), width), persistent=False)
 

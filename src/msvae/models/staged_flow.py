@@ -26,6 +26,7 @@ CHUNK = 512
 GRAIN_VALUES = 5_000_000  # of each source's training images: 2,000 rows of 28 x 28 pixels
 TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
+FEWEST_ROWS = 0.25  # of `training.batch_size`, however many tokens a row has
 SHARES = {"sources": 0.26, "code": 0.16, "converter": 0.10, "renderer": 0.48}
 
 
@@ -88,7 +89,13 @@ class StagedFlow(MultiSourceModel):
     def stages(self) -> tuple[Stage, ...]:
         shares = {**SHARES, **self.config.shares}
         left_out = {"sources": bool(self.config.reuse), "converter": self.config.converter == "product"}
-        rows = {"sources": 0.25, "code": 0.5, "converter": 4.0, "renderer": 2.0}
+        slots, tokens = self.content.slots, self.renderer.field.tokens
+        rows = {
+            "sources": 0.25,
+            "code": 0.5,
+            "converter": max(FEWEST_ROWS, 4.0 / slots),
+            "renderer": max(FEWEST_ROWS, min(2.0, 32.0 / (tokens + slots - 1))),
+        }
         rates = {"sources": 1.0, "code": 1.0, "converter": 0.5, "renderer": 1.5 if self.config.patch is None else 0.75}
         gates = {"sources": "reconstruction", "code": "code", "converter": "converter", "renderer": "samples"}
         return tuple(
