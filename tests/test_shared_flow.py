@@ -295,6 +295,24 @@ def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passin
         train_run(config(**{"model.extends": str(straight.folder.path)}), tmp_path / "none", data=DATA)
 
 
+def test_who_adds_a_source_may_choose_how_to_sample_but_not_other_sizes(
+    straight: Run, passing: None, tmp_path: Path
+) -> None:
+    sources = [*DATA.sources, Source("d", (3, 8, 8))]
+    rows = complete_rows(sources, {source.name: np.random.random((40, *source.shape)) for source in sources})
+    data = DataSet("more", {"train": rows, "test": rows}, shared_content=True)
+
+    def trained(name: str, **settings: object) -> Run:
+        settings = {**TINY_TRAINING, "training.steps": 4, "model.extends": str(straight.folder.path), **settings}
+        return api.train(data, "flow", out=tmp_path / name, settings=settings)
+
+    run = trained("run", **{"model.guidance": 1.25, "model.code": straight.config.model.code})
+    assert run.model.sampling.guidance == open_run(run.folder.path).model.sampling.guidance == 1.25
+    assert run.model.sampling.code_steps == straight.model.sampling.code_steps != FlowConfig().code_steps
+    with pytest.raises(ConfigError, match=r"'model.code': 7 was given, but the model .* has 6"):
+        trained("other", **{"model.code": 7})
+
+
 @pytest.mark.parametrize("change", [{"contrast": 0.0}, {"prediction": 0.0}, {"detached": False}])
 def test_each_switch_of_the_code_changes_its_loss(change: dict[str, object]) -> None:
     losses = []

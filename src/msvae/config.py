@@ -223,6 +223,20 @@ class FlowConfig(Settings):
         return self
 
 
+#: Of `FlowConfig`: what may differ between a trained model and one that adds sources to it.
+SAMPLING_SETTINGS = (
+    "guidance",
+    "begins",
+    "evidence",
+    "code_steps",
+    "image_steps",
+    "early",
+    "redraws",
+    "doubted",
+    "sampling_precision",
+)
+
+
 def _family(model: Any) -> str:
     """Which class of settings a model's are, by its method."""
     method = model.get("method") if isinstance(model, Mapping) else getattr(model, "method", None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from msvae.config import FlowConfig, RunConfig
+from msvae.config import SAMPLING_SETTINGS, FlowConfig, RunConfig
 from msvae.data import DataSet, check_data, is_path, load_data, prepared
 from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
@@ -179,8 +179,11 @@ def _base(config: RunConfig) -> SharedFlow | None:
 def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> tuple[RunConfig, DataSet]:
     """Settings and rows of a run that adds sources: the sizes of the trained model, its sources first.
 
+    Of the settings that a person chose, those of sampling count; others have to be the trained model's.
+
     Raises:
-        ConfigError: if the data set lacks a source of the trained model, or has no other.
+        ConfigError: if the data set lacks a source of the trained model, or has no other; or for a setting that is not
+            the trained model's.
     """
     assert isinstance(config.model, FlowConfig)
     names = tuple(source.name for source in data.sources)
@@ -189,7 +192,15 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> tuple[RunCo
     if lost or not new:
         what = f"lacks {', '.join(lost)} as it was trained" if lost else "has no further source"
         raise ConfigError(f"Setting 'model.extends': the data set {data.name!r} {what}; sources: {', '.join(names)}.")
-    kept = {key: getattr(config.model, key) for key in ("extends", "shares")}
+    chosen = {key: getattr(config.model, key) for key in config.model.model_fields_set}
+    kept = {"extends": config.model.extends, "shares": config.model.shares}
+    kept |= {key: value for key, value in chosen.items() if key in SAMPLING_SETTINGS}
+    for key, value in chosen.items():
+        there = getattr(base.config, key)
+        if key not in (*kept, "reuse", "added", "trained") and value != there:
+            raise ConfigError(
+                f"Setting 'model.{key}': {value} was given, but the model that sources are added to has {there}."
+            )
     model = base.config.model_copy(update={**kept, "added": (*base.config.added, *new), "trained": new})
     order = (*base.source_names, *new)
     rows = config.data.model_copy(update={"sources": order})
