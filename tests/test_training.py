@@ -396,7 +396,7 @@ def test_seeds_of_different_purposes_differ() -> None:
 
 
 def test_the_moving_average_is_one() -> None:
-    average = loop._average_with(0.9)
+    average = loop.average_with(0.9)
     value = [torch.zeros(1)]
     expected = 0.0
     for count in range(1, 200):

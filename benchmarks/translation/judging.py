@@ -17,8 +17,9 @@ AT_ONCE = 250
 class Judge:
     """One direction on the test rows that have both sources.
 
-    Likeness is judged in the pooled 112-channel map of EfficientNet-Lite0 (FD112, retrieval) where the wanted source
-    is a picture, and pixel by pixel (PSNR and SSIM, or the share of right classes) always.
+    Likeness is judged in the pooled 112-channel map of EfficientNet-Lite0 (retrieval, and FD112 of more rows than
+    features) where the wanted source is a picture, and pixel by pixel (PSNR and SSIM, or the share of right classes)
+    always.
     """
 
     def __init__(self, data: DataSet, given: str, wanted: str) -> None:
@@ -29,11 +30,12 @@ class Judge:
         self.batch = test.batch(self.index)
         self.truth = self.batch.values[wanted]
         self.looks = load_efficientnet()
+        self.enough = len(self.index) > FEATURES  # fewer make no covariance
 
     def real(self) -> dict[str, Any]:
         """What real images score: those of training rows, and those of the same rows in the other sources."""
         figures: dict[str, Any] = {"rows": len(self.index)}
-        if sees(self.sources[self.wanted]):
+        if sees(self.sources[self.wanted]) and self.enough:
             train = self.data.split("train")
             some = train.present[self.wanted].nonzero().squeeze(1)
             some = some[torch.randperm(len(some), generator=torch.Generator().manual_seed(0))[: len(self.index)]]
@@ -68,7 +70,8 @@ class Judge:
             return {}
         one, truth = self._features(self.wanted, found), self._features(self.wanted)
         seen = retrieval(one, truth)
-        return {"frechet": frechet_distance(one, truth), "pairwise": seen.pairwise, "first": seen.first}
+        distance = {"frechet": frechet_distance(one, truth)} if self.enough else {}
+        return {**distance, "pairwise": seen.pairwise, "first": seen.first}
 
     def _agreement(self, rows: dict[str, Tensor]) -> dict[str, Any]:
         """Whether the sources of a row show the same thing: retrieval of one by another, mean over the pairs."""

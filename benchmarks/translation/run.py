@@ -9,7 +9,6 @@ keeps the weights that did best on validation rows. Both are judged on test rows
 """
 
 import argparse
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +22,13 @@ from translation.unet import Training
 from msvae.api import run_config
 from msvae.benchmarking.calibration import Calibration, calibrate
 from msvae.benchmarking.machine import circumstances
+from msvae.benchmarking.quality import trained_as
 from msvae.cli.options import parse_settings
+from msvae.cli.output import progress
 from msvae.config import RunConfig, seconds
 from msvae.data import load_data
 from msvae.reporting.tables import number
-from msvae.training.checkpoint import RunFolder
 from msvae.training.files import read_json, write_json
-from msvae.training.run import Run, open_run, resume_run, train_run
 
 WINDOW, WINDOWS, REPEATS = 5, 4, 3
 NOTE = """Made by `benchmarks/translation/run.py`, of test rows. The U-Net is trained for one direction alone, and
@@ -38,6 +37,7 @@ SSIM are those of expected images, FD112 and retrieval of drawn ones. **right of
 an answer is more like its own truth than like that of another row (chance .5), or than all others. **rows agree**: the
 same between the sources of a row that is made from nothing, mean over the pairs."""
 COLUMNS = {
+    "rows": ("test rows", 0),
     "psnr": ("PSNR", 2),
     "ssim": ("SSIM", 3),
     "accuracy": ("right pixels", 3),
@@ -55,7 +55,8 @@ COLUMNS = {
 def flow_config(data: str, steps: Mapping[str, int], seed: int, settings: Mapping[str, Any]) -> RunConfig:
     """The flow's settings for a set, with so many steps in every stage."""
     lengths = {"training.steps": sum(steps.values()), "training.stage_steps": dict(steps)}
-    return run_config(data, "flow", settings={**flow_settings(data), "training.seed": seed, **settings, **lengths})
+    fixed = {**flow_settings(data), "training.seed": seed, "training.device": "cpu"}
+    return run_config(data, "flow", settings={**fixed, **settings, **lengths})
 
 
 def calibrate_unet(calibration: Calibration, name: str, training: Any) -> None:
@@ -67,16 +68,7 @@ def calibrate_unet(calibration: Calibration, name: str, training: Any) -> None:
             short.advance(1000)
         windows = [sum(short.advance(1000) for _ in range(WINDOW)) / WINDOW for _ in range(WINDOWS)]
         repeats.append({"training": windows})
-    calibration.record(name, repeats, batch_size=short.config.batch_size)
-
-
-def trained_flow(config: RunConfig, folder: Path) -> Run:
-    """The run of these settings: opened, resumed or trained."""
-    stored = RunFolder(folder)
-    if not stored.checkpoints():
-        shutil.rmtree(folder, ignore_errors=True)
-        return train_run(config, folder)
-    return open_run(folder) if stored.state().finished else resume_run(folder)
+    calibration.record(name, repeats, batch_size=short.config.batch_size, model=None)
 
 
 def table_of(data: str, budget: float, real: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,14 +81,19 @@ def table_of(data: str, budget: float, real: Mapping[str, Any], rows: list[dict[
         "columns": ["direction", "method", "seed", "steps", *(COLUMNS[name][0] for name in figures)],
         "table": [
             [row["direction"], row["method"], str(row.get("seed", "")), str(row.get("steps", ""))]
-            + [number(row["figures"].get(name), COLUMNS[name][1]) for name in figures]
+            + [_cell(row["figures"].get(name), COLUMNS[name][1]) for name in figures]
             for row in shown
         ],
         "circumstances": circumstances(),
     }
 
 
-def main() -> None:
+def _cell(value: float | None, digits: int) -> str:
+    return number(None if value is None else float(value), digits)
+
+
+def options() -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="emoji", choices=sorted(DIRECTIONS))
     parser.add_argument("--given", help="source [of the data's own direction]")
@@ -106,15 +103,28 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
-    parser.add_argument("--steps-from", type=Path, help="file of measured steps [RESULTS/calibration-DATA.json]")
+    parser.add_argument(
+        "--steps-from", type=Path, help="file of measured steps [RESULTS/calibration-translation-DATA.json]"
+    )
     parser.add_argument("--calibrate", action="store_true", help="measure steps alone, and nothing else")
     parser.add_argument("--again", action="store_true", help="test again what is in the table")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the flow's settings")
     arguments = parser.parse_args()
-    given, wanted = arguments.given or DIRECTIONS[arguments.data][0], arguments.wanted or DIRECTIONS[arguments.data][1]
+    usual = DIRECTIONS[arguments.data]
+    arguments.given, arguments.wanted = arguments.given or usual[0], arguments.wanted or usual[1]
+    arguments.methods = arguments.methods.split(",")
+    if not set(arguments.methods) <= {"flow", "unet"}:
+        parser.error(f"--methods: expected flow, unet or both, got {','.join(arguments.methods)}.")
+    return arguments
+
+
+def main() -> None:
+    arguments = options()
+    given, wanted, methods = arguments.given, arguments.wanted, arguments.methods
     budget = seconds(arguments.budget)
     settings = parse_settings(arguments.set)
-    calibration = Calibration(arguments.steps_from or arguments.results / f"calibration-{arguments.data}.json")
+    measured = arguments.results / f"calibration-translation-{arguments.data}.json"
+    calibration = Calibration(arguments.steps_from or measured)
     shape = flow_config(arguments.data, {"sources": 1}, arguments.seed, settings)
     data = load_data(shape.data)
     source = {s.name: s for s in data.sources}
@@ -123,13 +133,16 @@ def main() -> None:
     def training() -> Training:
         return Training(source[given], source[wanted], data.split("train"), shape.training)
 
-    for method in arguments.methods.split(","):
-        name = unet if method == "unet" else "flow"
-        if arguments.calibrate or name not in calibration.entries:
-            if method == "unet":
-                calibrate_unet(calibration, unet, training)
-            else:
-                calibrate(calibration, "flow", lambda s: flow_config(arguments.data, s, arguments.seed, settings))
+    model = {"flow": shape.model.model_dump(mode="json"), "unet": None}
+    common = shape.training.model_dump(mode="json", exclude={"steps", "stage_steps"})
+    for method in methods:
+        known = calibration.entries.get(unet if method == "unet" else "flow")
+        if not arguments.calibrate and known and known["model"] == model[method]:
+            continue
+        if method == "unet":
+            calibrate_unet(calibration, unet, training)
+        else:
+            calibrate(calibration, "flow", lambda s: flow_config(arguments.data, s, arguments.seed, settings))
     if arguments.calibrate:
         return
     path = arguments.results / f"translation-{arguments.data}-{budget:g}s.json"
@@ -137,21 +150,22 @@ def main() -> None:
     rows = content.get("rows", [])
     judge = Judge(data, given, wanted)
     content.setdefault("real", {})[f"{given}->{wanted}"] = judge.real()
-    for method in arguments.methods.split(","):
-        key = {"method": method, "direction": f"{given}->{wanted}", "seed": arguments.seed}
-        if not arguments.again and any(key.items() <= row.items() for row in rows):
-            continue
+    for method in methods:
         steps = calibration.steps(unet if method == "unet" else "flow", budget)
+        key = {"method": method, "direction": f"{given}->{wanted}", "seed": arguments.seed}
+        facts = {"stages": steps, "settings": {"model": model[method], "training": common}}
+        if not arguments.again and any((key | facts).items() <= row.items() for row in rows):
+            continue
         if method == "unet":
             network = training().best_of(steps["training"], data.split("validation"))
-            figures = judge.network(network)
-            parameters = sum(p.numel() for p in network.parameters())
+            figures, parameters = judge.network(network), network.parameters()
         else:
+            config = flow_config(arguments.data, steps, arguments.seed, settings)
             folder = arguments.runs / path.stem / f"flow-seed{arguments.seed}"
-            model = trained_flow(flow_config(arguments.data, steps, arguments.seed, settings), folder).model
-            figures = judge.model(model, arguments.seed)
-            parameters = sum(p.numel() for p in model.parameters())
-        row = {**key, "steps": sum(steps.values()), "parameters": parameters, **circumstances(), "figures": figures}
+            trained = trained_as(config, folder, display=progress()).model
+            figures, parameters = judge.model(trained, arguments.seed), trained.parameters()
+        row = {**key, **facts, "steps": sum(steps.values()), "parameters": sum(p.numel() for p in parameters)}
+        row |= {**circumstances(), "figures": figures}
         rows = [other for other in rows if not key.items() <= other.items()] + [row]
         content |= {"rows": rows, **table_of(arguments.data, budget, content["real"], rows)}
         write_json(path, content)

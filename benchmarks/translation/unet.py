@@ -7,7 +7,7 @@ import time
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
 from msvae.data.augment import augmented
@@ -16,6 +16,7 @@ from msvae.likelihoods import likelihood_of
 from msvae.networks.pairs import input_channels, network_input
 from msvae.networks.precision import autocast_for
 from msvae.source import Source
+from msvae.training.loop import average_with
 from msvae.training.optimizer import optimizer_of
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
 
@@ -89,7 +90,7 @@ class Training:
         self.rows, self.config = rows, config
         self.index = (rows.present[given.name] & rows.present[wanted.name]).nonzero().squeeze(1)
         self.network = UNet(given, wanted)
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.average = AveragedModel(self.network, multi_avg_fn=average_with(config.ema_decay))
         self.optimizer = optimizer_of(
             self.network, config.optimizer, config.learning_rate, (0.9, 0.99), config.weight_decay
         )

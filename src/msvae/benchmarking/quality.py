@@ -80,7 +80,9 @@ def compare(
     yardstick = comparison_yardstick(comparison, data, display)
     for method, seed in wanted:
         steps = calibration.steps(method, comparison.terms.budget)
-        run = _trained(comparison, method, _config(comparison, method, steps, seed), again, display)
+        folder = comparison.runs / comparison.terms.file_name.removesuffix(".json") / f"{method}-seed{seed}"
+        config = _config(comparison, method, steps, seed)
+        run = trained_as(config, folder, again=again, display=display, title=f"{method}, seed {seed}")
         facts = {
             "steps": sum(steps.values()),
             "stages": steps,
@@ -140,14 +142,17 @@ def _config(comparison: Comparison, method: str, steps: Mapping[str, int], seed:
     return compared_config(comparison.terms.data, method, steps, seed, comparison.terms.missing, comparison.settings)
 
 
-def _trained(comparison: Comparison, method: str, config: RunConfig, again: bool, display: Display) -> Run:
-    """The run of these settings: opened where it is finished, resumed where it was stopped, or trained."""
-    table = comparison.terms.file_name.removesuffix(".json")
-    folder = comparison.runs / table / f"{method}-seed{config.training.seed}"
+def trained_as(
+    config: RunConfig, folder: Path, *, again: bool = False, display: Display | None = None, title: str = "training"
+) -> Run:
+    """The run of these settings in a folder: opened where it is finished, resumed where it was stopped, or trained.
+
+    Args:
+        again: train it whatever is there. A run of other settings is replaced in any case.
+    """
     stored = RunFolder(folder)
     if stored.path.exists() and (again or not _same(stored, config)):
         shutil.rmtree(folder)
-    title = f"{method}, seed {config.training.seed}"
     if not stored.checkpoints():
         shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
         return train_run(config, folder, display=display, title=title)

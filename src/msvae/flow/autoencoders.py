@@ -59,8 +59,9 @@ def _deviation(values: Float[Tensor, "rows size"]) -> Float[Tensor, " size"]:
 class Autoencoders(nn.Module):
     """q(h | x_m) = N(standardised encoding, noise^2 I) and p(x_m | h): a VAE for each source.
 
-    The standardised encodings have mean 0 and variance 1 over the rows, so that the KL to N(0, I), on average
-    d / 2 (noise^2 - 1 - log noise^2) + d / 2, is a constant of training, and the ELBO is the reconstruction term
+    The standardised encodings have mean 0 and variance 1 over the rows (less where a number hardly varies), so that the
+    KL to N(0, I), on average d / 2 (noise^2 - 1 - log noise^2) + d / 2, hardly changes, and the ELBO is the
+    reconstruction term
     (batch-normalised inference: Zhu et al. 2020, arXiv 2004.12585). The noise makes decoders robust to what the flow
     gets wrong.
 

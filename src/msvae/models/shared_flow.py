@@ -7,6 +7,7 @@ h_n = renderer(noise_n; w, n)         the noise is the private part of source n 
 x_n = decoder_n(h_n)
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -179,11 +180,19 @@ class SharedFlow(StagedFlow):
         return SourceBatch.complete(images)
 
     def _answered(
-        self, name: str, code: Float[Tensor, "rows latent"], mode: Mode, generator: Generator | None
+        self,
+        name: str,
+        code: Float[Tensor, "rows latent"],
+        mode: Mode,
+        generator: Generator | None,
+        shown: Bool[Tensor, " rows"] | None = None,
     ) -> tuple[Float[Tensor, "rows latents"], Tensor | None]:
         """Latents for a code, and the noise that is their private part; None for the expectation over it.
 
         What says the code badly is drawn again, with other noise.
+
+        Args:
+            shown: rows that somebody will see; the others are drawn once.
         """
         if mode == "mean" or self.config.renderer == "mean":
             return self._rendered(name, code, None), None
@@ -193,6 +202,8 @@ class SharedFlow(StagedFlow):
             return latents, noise
         least = self.agreement.least(name, self.sampling.doubted)
         said = self._agreement(name, latents, code)
+        if shown is not None:
+            said = said.masked_fill(~shown, math.inf)
         for _ in range(self.sampling.redraws):
             doubted = (said < least).nonzero().squeeze(1)
             if not len(doubted):
@@ -202,12 +213,14 @@ class SharedFlow(StagedFlow):
             now = self._agreement(name, found, code[doubted])
             better = now > said[doubted]
             chosen = doubted[better]
-            latents[chosen], noise[chosen], said[chosen] = found[better], other[better], now[better]
+            latents = latents.index_copy(0, chosen, found[better])
+            noise, said = noise.index_copy(0, chosen, other[better]), said.index_copy(0, chosen, now[better])
         return latents, noise
 
     def _private(self, name: str, rows: int, generator: Generator | None) -> Float[Tensor, "rows latents"]:
         return torch.randn(rows, self.autoencoders.networks.size(name), generator=generator, device=self.device)
 
+    @torch.no_grad()
     def _agreement(
         self, name: str, latents: Float[Tensor, "rows latents"], code: Float[Tensor, "rows latent"]
     ) -> Float[Tensor, " rows"]:
@@ -251,7 +264,8 @@ class SharedFlow(StagedFlow):
         """A given source that is wanted keeps its own latents: by its weight, where there are weights.
 
         Without weights it comes back as its autoencoder sees it. With weights, h = R(w) + a (h_own - R(w_own)), where
-        R is the renderer with one noise and w_own the code of this source alone: a = 1 gives h_own.
+        R is the renderer with one noise and w_own the code of this source alone: a = 1 gives h_own. Which draws of R(w)
+        say w badly is judged before.
         Rule `appearance` draws every wanted source from the noise that the given ones come from, mixed by weights.
         """
         given = given.to(self.device)
@@ -275,7 +289,7 @@ class SharedFlow(StagedFlow):
             if mixed is not None:
                 drawn = self._rendered(name, codes, mixed.repeat_interleave(n, dim=0), guidance=1.0)
             else:
-                drawn, noise = self._answered(name, codes, mode, generator)
+                drawn, noise = self._answered(name, codes, mode, generator, share < 1.0)
                 if vector is not None and bool(kept.any()):
                     alone = self.encode(given.select([name]), {name: 1.0}, rule).mean.repeat_interleave(n, dim=0)
                     turned = drawn + share[:, None] * (own - self._rendered(name, alone, noise))

@@ -16,7 +16,7 @@ ENOUGH_ROWS, MOST_VERSIONS = 10_000, 50
 
 
 class ChangedRows:
-    """Every row several times, each time changed in another way; large sets once.
+    """Every row as it is, and in small sets several times more, each time changed in another way.
 
     Args:
         seed: of all changes: the same parts of the same rows come back whenever they are asked for.
@@ -30,10 +30,19 @@ class ChangedRows:
         return self.versions * len(self.rows)
 
     def batch(self, index: Int[Tensor, " rows"] | slice) -> SourceBatch:
-        """Versions by their numbers: row r of the set is r, r + rows, r + 2 rows, ..."""
+        """Versions by their numbers: row r of the set is r, unchanged, and r + rows, r + 2 rows, ..."""
         index = torch.arange(len(self))[index] if isinstance(index, slice) else index
+        batch = self.rows.batch(index % len(self.rows))
+        unchanged = index < len(self.rows)
+        if bool(unchanged.all()):
+            return batch
         generator = torch.Generator().manual_seed(derived_seed(self.seed, "versions", int(index[0])))
-        return augmented(self.rows.batch(index % len(self.rows)), self.rows.sources, self.config, generator)
+        changed = augmented(batch, self.rows.sources, self.config, generator)
+        values = {
+            name: torch.where(unchanged.view(-1, *[1] * (batch.values[name].dim() - 1)), batch.values[name], other)
+            for name, other in changed.values.items()
+        }
+        return SourceBatch(values, batch.present)
 
 
 def changes_anything(config: AugmentConfig) -> bool:

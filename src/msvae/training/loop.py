@@ -65,7 +65,7 @@ def fit(
     """
     display = display or Quiet()
     accelerator = accelerator_for(config)
-    averaged = AveragedModel(model, multi_avg_fn=_average_with(config.ema_decay))  # copied before the model is wrapped
+    averaged = AveragedModel(model, multi_avg_fn=average_with(config.ema_decay))  # copied before the model is wrapped
     optimizer = optimizer_of(model, config.optimizer, config.learning_rate, (0.9, 0.99), config.weight_decay)
     averaged.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -86,7 +86,7 @@ def fit(
         for stage in plan.left():
             for part in (model, model_of(averaged)):
                 part.enter_stage(stage.name)
-            averaged.multi_avg_fn = _average_with(config.ema_decay if stage.ema_decay is None else stage.ema_decay)
+            averaged.multi_avg_fn = average_with(config.ema_decay if stage.ema_decay is None else stage.ema_decay)
             length = plan.length(stage)
             if length == 0:
                 plan.finish(stage, seconds)
@@ -214,7 +214,7 @@ def _check_gate(
         )
 
 
-def _average_with(decay: float) -> Any:
+def average_with(decay: float) -> Any:
     """An exponential moving average whose decay starts low, so that short runs do not remember their first weights."""
 
     def average(averages: list[Tensor], currents: list[Tensor], count: Any) -> None:

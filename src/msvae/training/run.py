@@ -140,7 +140,7 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
     try:
         model.load_state_dict(folder.model_weights())
     except RuntimeError as error:
-        detail = str(error).splitlines()[0]
+        detail = " ".join(str(error).split())
         raise CheckpointError(f"The weights in {folder.latest()} do not fit the run's config.json: {detail}") from None
     return Run(folder, config, model.to(device).eval())
 
