@@ -1,0 +1,121 @@
+"""How a trained flow is sampled best: settings of sampling compared on validation rows, never on test rows.
+
+    python benchmarks/sampling.py RUN --try guidance=4,redraws=0 --try guidance=2.25 --try image_steps=6
+
+Every `--try` replaces some of `model.sampling` (see docs/flow.md); without one the run's own settings are looked at.
+Verifiers that are kept with the set (`msvae data verifier`) and ImageNet features (`pip install ".[metrics]"`) judge.
+"""
+
+import argparse
+import dataclasses
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msvae.data import DataSet, load_data
+from msvae.errors import ConfigError
+from msvae.evaluation.assets import kept_verifier
+from msvae.metrics import (
+    Verdict,
+    class_entropy,
+    conditional_coherence,
+    frechet_distance,
+    joint_coherence,
+    within_class_variance,
+)
+from msvae.metrics.imagenet import load_efficientnet, pooled_features
+from msvae.models import SharedFlow
+from msvae.training.run import open_run
+
+FEATURES, AT_ONCE = 112, 250
+
+
+class Judge:
+    """What the first validation rows say of a model's samples."""
+
+    def __init__(self, data: DataSet, rows: int) -> None:
+        validation = data.split("validation")
+        self.rows = min(rows, len(validation))
+        self.batch = validation.batch(torch.arange(self.rows))
+        if validation.labels is None:
+            raise ConfigError(f"The set {data.name!r} has no labels to judge by.")
+        self.labels = validation.labels[: self.rows]
+        self.sources = {source.name: source for source in data.sources}
+        classes = int(validation.labels.max()) + 1
+        self.verifiers = {name: kept_verifier(data, name, classes) for name in self.sources}
+        self.network = load_efficientnet()
+        self.real = {name: self._features(name, images) for name, images in self.batch.values.items()}
+        self.verdicts = {name: self._verdict(name, images) for name, images in self.batch.values.items()}
+
+    def figures(self, model: SharedFlow, seed: int) -> dict[str, float]:
+        """Coherence from one source (two targets of each) and from all others, and what rows from nothing are worth."""
+        generator = torch.Generator().manual_seed(seed)
+        names = model.source_names
+        next_two = {name: [names[(place + step) % len(names)] for step in (1, 2)] for place, name in enumerate(names)}
+        one = [
+            self._conversion(model, [name], wanted, generator)
+            for name in names
+            for wanted in dict.fromkeys(next_two[name])
+        ]
+        most = [self._conversion(model, [n for n in names if n != name], name, generator) for name in names]
+        began = time.perf_counter()
+        made = model.sample(None, n=self.rows, generator=generator).values
+        seconds = time.perf_counter() - began
+        verdicts = {name: self._verdict(name, images) for name, images in made.items()}
+        return {
+            "from one": mean(one),
+            "from all others": mean(most),
+            "joint": joint_coherence(list(verdicts.values())),
+            "entropy": class_entropy(list(verdicts.values())) or 0.0,
+            "variance": mean([within_class_variance(verdicts[name], self.verdicts[name]) for name in names]),
+            "FD112": mean([frechet_distance(self._features(name, made[name]), self.real[name]) for name in names]),
+            "ms a row": 1000 * seconds / self.rows,
+        }
+
+    def _conversion(self, model: SharedFlow, given: list[str], wanted: str, generator: torch.Generator) -> float:
+        images = model.sample(self.batch.select(given), [wanted], generator=generator).values[wanted]
+        return conditional_coherence(self._verdict(wanted, images), self.labels)
+
+    def _verdict(self, name: str, images: Tensor) -> Verdict:
+        verifier = self.verifiers[name]
+        if verifier is None:
+            raise ConfigError("There are no verifiers yet: msvae data verifier SET.")
+        return verifier.look(images)
+
+    def _features(self, name: str, images: Tensor) -> Tensor:
+        source = self.sources[name]
+        parts = [pooled_features(self.network, part, source, (FEATURES,))[FEATURES] for part in images.split(AT_ONCE)]
+        return torch.cat(parts)
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def changes(text: str) -> dict[str, Any]:
+    """`guidance=4,redraws=0` as numbers by name."""
+    pairs = (pair.split("=") for pair in text.split(","))
+    return {name: int(value) if value.isdigit() else float(value) for name, value in pairs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="folder of a trained flow")
+    parser.add_argument("--try", dest="tried", action="append", metavar="NAME=VALUE,...", help="of model.sampling")
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    run = open_run(arguments.run)
+    assert isinstance(run.model, SharedFlow)
+    judge = Judge(load_data(run.config.data), arguments.rows)
+    own = run.model.sampling
+    for text in arguments.tried or [""]:
+        run.model.sampling = dataclasses.replace(own, **(changes(text) if text else {}))
+        figures = judge.figures(run.model, arguments.seed)
+        print(text or "as trained", " ".join(f"{name} {value:.3f}" for name, value in figures.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
