@@ -1,12 +1,15 @@
 """The contract that every method answers, on a small model with sources of different shapes."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from conftest import lacking, random_batch, tiny_model
+from msvae.data import complete_rows
 from msvae.errors import ConfigError, SourceError
 from msvae.models import METHODS, JointVAE, MultiSourceModel, build_model
+from msvae.models.masked_diffusion import MaskedDiffusion
 from msvae.posterior import Experts
 from msvae.source import Source, SourceBatch
 
@@ -336,3 +339,18 @@ def test_a_name_that_belies_its_parts_is_refused() -> None:
     with pytest.raises(ConfigError, match="Method 'poe' has fusion 'poe', but the settings say 'mopoe'"):
         build_model([Source("a", (3, 8, 8))], ModelConfig(method="poe"))
     assert tiny_model("poe", subsets="present").config.method == "custom"
+
+
+def test_masked_diffusion_standardises_drawn_codes_also_where_a_source_says_nothing() -> None:
+    """Untrained encoders say next to nothing: their means hardly vary, and what is drawn has the prior's variance."""
+    model = tiny_model("mld").eval()
+    assert isinstance(model, MaskedDiffusion)
+    generator = np.random.default_rng(0)
+    rows = complete_rows(model.sources, {s.name: generator.random((60, *s.shape)) for s in model.sources})
+    model.end_stage("sources", rows)
+    with torch.no_grad():
+        experts = model.evidence(rows.batch(slice(0, 60))).shared
+        codes = (experts.sample(100, torch.Generator().manual_seed(0)) - model.center) / model.deviation
+    assert float(experts.means.std(dim=1).mean()) < 0.3
+    spread = codes.transpose(0, 1).flatten(1, 2).std(dim=1)
+    torch.testing.assert_close(spread, torch.ones_like(spread), atol=0.05, rtol=0)

@@ -100,15 +100,21 @@ class MaskedDiffusion(JointVAE):
 
     @torch.no_grad()
     def end_stage(self, name: str, rows: RowSource) -> None:
-        """Means and deviations of every source's latents over the training rows."""
+        """Means and deviations of codes drawn from the posteriors of every source, over the training rows.
+
+        Of drawn codes, since numbers that a source does not use have means that hardly vary, and the prior's variance.
+        """
         if name != "sources":
             return
         found = [self.evidence(rows.batch(part).to(self.device)).shared for part in in_chunks(rows, CHUNK)]
-        means, present = (torch.cat(parts, dim=1) for parts in zip(*((e.means, e.present) for e in found), strict=True))
+        means = torch.cat([experts.means for experts in found], dim=1)
+        variances = torch.cat([experts.log_variances.exp() for experts in found], dim=1)
+        present = torch.cat([experts.present for experts in found], dim=1)
         for index, has_it in enumerate(present):
             if int(has_it.sum()) > 1:
-                self.center[index, 0] = means[index, has_it].mean(dim=0)
-                self.deviation[index, 0] = means[index, has_it].std(dim=0) + 1e-3
+                own = means[index, has_it]
+                self.center[index, 0] = own.mean(dim=0)
+                self.deviation[index, 0] = (own.var(dim=0) + variances[index, has_it].mean(dim=0)).sqrt() + 1e-3
 
     def loss(self, batch: SourceBatch, generator: Generator | None = None) -> Loss:
         """That of the stage; of both where no stage was entered."""
