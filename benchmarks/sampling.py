@@ -9,11 +9,12 @@ Verifiers that are kept with the set (`msvae data verifier`) and ImageNet featur
 import argparse
 import dataclasses
 import time
-from typing import Any
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
+from msvae.cli.options import parse_settings
 from msvae.data import DataSet, load_data
 from msvae.errors import ConfigError
 from msvae.evaluation.assets import kept_verifier
@@ -29,7 +30,7 @@ from msvae.metrics.imagenet import load_efficientnet, pooled_features
 from msvae.models import SharedFlow
 from msvae.training.run import open_run
 
-FEATURES, AT_ONCE = 112, 250
+FEATURES = 112
 
 
 class Judge:
@@ -53,11 +54,9 @@ class Judge:
         """Coherence from one source (two targets of each) and from all others, and what rows from nothing are worth."""
         generator = torch.Generator().manual_seed(seed)
         names = model.source_names
-        next_two = {name: [names[(place + step) % len(names)] for step in (1, 2)] for place, name in enumerate(names)}
+        pairs = {(names[i], names[(i + step) % len(names)]) for i in range(len(names)) for step in (1, 2)}
         one = [
-            self._conversion(model, [name], wanted, generator)
-            for name in names
-            for wanted in dict.fromkeys(next_two[name])
+            self._conversion(model, [given], wanted, generator) for given, wanted in sorted(pairs) if given != wanted
         ]
         most = [self._conversion(model, [n for n in names if n != name], name, generator) for name in names]
         began = time.perf_counter()
@@ -65,12 +64,12 @@ class Judge:
         seconds = time.perf_counter() - began
         verdicts = {name: self._verdict(name, images) for name, images in made.items()}
         return {
-            "from one": mean(one),
-            "from all others": mean(most),
+            "from one": fmean(one),
+            "from all others": fmean(most),
             "joint": joint_coherence(list(verdicts.values())),
             "entropy": class_entropy(list(verdicts.values())) or 0.0,
-            "variance": mean([within_class_variance(verdicts[name], self.verdicts[name]) for name in names]),
-            "FD112": mean([frechet_distance(self._features(name, made[name]), self.real[name]) for name in names]),
+            "variance": fmean([within_class_variance(verdicts[name], self.verdicts[name]) for name in names]),
+            "FD112": fmean([frechet_distance(self._features(name, made[name]), self.real[name]) for name in names]),
             "ms a row": 1000 * seconds / self.rows,
         }
 
@@ -85,19 +84,7 @@ class Judge:
         return verifier.look(images)
 
     def _features(self, name: str, images: Tensor) -> Tensor:
-        source = self.sources[name]
-        parts = [pooled_features(self.network, part, source, (FEATURES,))[FEATURES] for part in images.split(AT_ONCE)]
-        return torch.cat(parts)
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def changes(text: str) -> dict[str, Any]:
-    """`guidance=4,redraws=0` as numbers by name."""
-    pairs = (pair.split("=") for pair in text.split(","))
-    return {name: int(value) if value.isdigit() else float(value) for name, value in pairs}
+        return pooled_features(self.network, images, self.sources[name], (FEATURES,))[FEATURES]
 
 
 def main() -> None:
@@ -112,7 +99,7 @@ def main() -> None:
     judge = Judge(load_data(run.config.data), arguments.rows)
     own = run.model.sampling
     for text in arguments.tried or [""]:
-        run.model.sampling = dataclasses.replace(own, **(changes(text) if text else {}))
+        run.model.sampling = dataclasses.replace(own, **parse_settings(text.split(",") if text else None))
         figures = judge.figures(run.model, arguments.seed)
         print(text or "as trained", " ".join(f"{name} {value:.3f}" for name, value in figures.items()), flush=True)
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from msvae.config import AugmentConfig
 from msvae.data import complete_rows
-from msvae.data.augment import augmented, moved, random_maps
+from msvae.data.augment import augmented, changes_anything, moved, random_maps
 from msvae.source import Source, SourceBatch
-from msvae.training.changed import ENOUGH_ROWS, ChangedRows, changes_anything
+from msvae.training.augmented_rows import ENOUGH_ROWS, AugmentedRows
 from msvae.training.schedule import BatchOrder, balance_weights
 
 SMALL, LARGE = Source("small", (1, 16, 24)), Source("large", (3, 32, 48), value_range=(-5.0, 5.0))
@@ -159,17 +159,17 @@ def test_small_sets_are_seen_in_several_versions_that_come_back_when_asked_for_a
     values = blobs(300).values
     rows = complete_rows(SOURCES, {name: tensor.numpy() for name, tensor in values.items()}, np.arange(300))
     config = AugmentConfig(flip_horizontal=0.5, shift=0.1)
-    versions = ChangedRows(rows, config, seed=1)
+    versions = AugmentedRows(rows, config, seed=1)
     assert len(versions) == 34 * 300 >= ENOUGH_ROWS
     part = torch.arange(5 * 300 + 7, 5 * 300 + 27)
-    once, again, other = (ChangedRows(rows, config, seed).batch(part).values["small"] for seed in (1, 1, 2))
+    once, again, other = (AugmentedRows(rows, config, seed).batch(part).values["small"] for seed in (1, 1, 2))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
     assert not torch.equal(once, versions.batch(part + 300).values["small"])
     first = versions.batch(slice(290, 310)).values["large"]  # the last ten as they are, then the first ten changed
     assert torch.equal(first[:10], rows.batch(slice(290, 300)).values["large"])
     assert not torch.equal(first[10:], rows.batch(slice(0, 10)).values["large"])
-    assert len(ChangedRows(rows, config, 1).rows) == 300
+    assert len(AugmentedRows(rows, config, 1).rows) == 300
     assert changes_anything(config)
     assert not changes_anything(AugmentConfig())
 

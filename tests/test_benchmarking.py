@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from conftest import TINY, TINY_TRAINING, Command
 from msvae.benchmarking import calibration as calibrating
-from msvae.benchmarking.calibration import Calibration, calibrate
+from msvae.benchmarking.calibration import Calibration, calibrate, calibrate_loop
 from msvae.benchmarking.quality import Comparison, compare
 from msvae.benchmarking.results import Results, Terms, summary
 from msvae.benchmarking.settings import compared_config
@@ -226,3 +226,25 @@ def test_the_command_writes_the_page(msvae: Command, tmp_path: Path) -> None:
 def test_the_scripts_explain_themselves_without_the_peer() -> None:
     words = [sys.executable, str(ROOT / "benchmarks" / "peer" / "quality.py"), "--help"]
     assert "--stubs" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_steps_of_a_foreign_loop_are_measured_without_the_first_ones_and_by_the_fastest_repeat(tmp_path: Path) -> None:
+    trainings: list[int] = []
+
+    def fresh() -> Callable[[], float]:
+        """Each training is faster than the one before, but for its first five steps, which allocate."""
+        number = len(trainings)
+        trainings.append(0)
+
+        def advance() -> float:
+            trainings[number] += 1
+            return 9.0 if number and trainings[number] <= 5 else 2.0 / (1 + number)
+
+        return advance
+
+    calibration = Calibration(tmp_path / "calibration.json")
+    per_step = calibrate_loop(calibration, "rival", fresh, batch_size=7)
+    assert per_step == pytest.approx(0.5)
+    assert trainings == [10, 15, 15, 15]  # two windows of five at least
+    assert Calibration(tmp_path / "calibration.json").entries["rival"]["batch_size"] == 7
+    assert calibration.steps("rival", 60.0) == {"training": 120}

@@ -20,7 +20,7 @@ from msvae.flow.autoencoders import Standardiser
 from msvae.models import SharedFlow, build_model
 from msvae.models.stages import RowSource, Stage
 from msvae.source import Source, SourceBatch
-from msvae.training import changed, gates, loop
+from msvae.training import augmented_rows, gates, loop
 from msvae.training.checkpoint import RunFolder
 from msvae.training.gates import Gate
 from msvae.training.plan import StagePlan
@@ -115,7 +115,7 @@ def test_the_flows_of_a_small_set_learn_from_rows_in_several_versions_and_resume
         return made
 
     monkeypatch.setattr(SharedFlow, "stage_rows", told)
-    monkeypatch.setattr(changed, "ENOUGH_ROWS", 120)
+    monkeypatch.setattr(augmented_rows, "ENOUGH_ROWS", 120)
     varied = config(**{"training.augment.flip_horizontal": 0.5, "training.augment.shift": 0.1, "training.balance": 1.0})
     straight = train_run(varied, tmp_path / "straight", data=DATA)
     assert lengths == [120, 120, 120, 120]

@@ -20,17 +20,13 @@ from peer.adapter import PeerModel
 from peer.pairing import import_peer
 from peer.published import Published, published
 
-from msvae.benchmarking.calibration import Calibration
+from msvae.benchmarking.calibration import Calibration, calibrate_loop
 from msvae.benchmarking.quality import Comparison, comparison_data, comparison_yardstick, judge
 from msvae.benchmarking.results import Terms
 from msvae.config import seconds
 from msvae.data.base import Rows
 from msvae.training.files import write_json
 from msvae.training.schedule import BatchOrder
-
-WINDOW = 5  # steps
-REPEATS = 3
-SECONDS_A_REPEAT = 15.0
 
 
 class Trainer:
@@ -70,22 +66,6 @@ class Trainer:
         return DatasetOutput(data=blank, masks=batch.present)
 
 
-def calibrate(calibration: Calibration, name: str, method: Published, rows: Rows) -> None:
-    """Measure its step as ours are measured: short runs in windows, the fastest of each window."""
-    trainer = Trainer(method, rows, 0)
-    first = sum(trainer.advance() for _ in range(2 * WINDOW)) / 2
-    count = min(20, max(2, int(SECONDS_A_REPEAT / first)))
-    repeats = []
-    for _ in range(REPEATS):
-        trainer = Trainer(method, rows, 0)
-        for _ in range(WINDOW):
-            trainer.advance()
-        windows = [sum(trainer.advance() for _ in range(WINDOW)) / WINDOW for _ in range(count)]
-        repeats.append({"training": windows})
-    (per_step,) = calibration.record(name, repeats, batch_size=method.batch_size, note=method.note).values()
-    print(f"{name}: {1000 * per_step:.0f} ms a step", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stubs", type=Path, help="folder of stand-ins for what the peer imports")
@@ -118,7 +98,12 @@ def main() -> None:
     calibration = Calibration(measured)
     for name in names:
         if arguments.calibrate or f"peer {name}" not in calibration.entries:
-            calibrate(calibration, f"peer {name}", methods[name], data.split("train"))
+            method, rows = methods[name], data.split("train")
+            facts = {"batch_size": method.batch_size, "note": method.note}
+            per_step = calibrate_loop(
+                calibration, f"peer {name}", lambda m=method, r=rows: Trainer(m, r, 0).advance, **facts
+            )
+            print(f"peer {name}: {1000 * per_step:.0f} ms a step", flush=True)
     if arguments.calibrate:
         return
     wanted = [

@@ -30,17 +30,18 @@ class Judge:
         self.batch = test.batch(self.index)
         self.truth = self.batch.values[wanted]
         self.looks = load_efficientnet()
+        self.real_features = self._features(wanted, self.truth) if sees(self.sources[wanted]) else None
         self.enough = len(self.index) > FEATURES  # fewer make no covariance
 
     def real(self) -> dict[str, Any]:
         """What real images score: those of training rows, and those of the same rows in the other sources."""
         figures: dict[str, Any] = {"rows": len(self.index)}
-        if sees(self.sources[self.wanted]) and self.enough:
+        if self.real_features is not None and self.enough:
             train = self.data.split("train")
             some = train.present[self.wanted].nonzero().squeeze(1)
             some = some[torch.randperm(len(some), generator=torch.Generator().manual_seed(0))[: len(self.index)]]
             others = train.batch(some).values[self.wanted]
-            figures["frechet"] = frechet_distance(self._features(self.wanted, others), self._features(self.wanted))
+            figures["frechet"] = frechet_distance(self._features(self.wanted, others), self.real_features)
         return {**figures, **self._agreement(dict(self.batch.values))}
 
     def network(self, network: nn.Module) -> dict[str, Any]:
@@ -66,9 +67,10 @@ class Judge:
         return {name: value for name, value in vars(quality).items() if value is not None}
 
     def _likeness(self, found: Tensor) -> dict[str, Any]:
-        if not sees(self.sources[self.wanted]):
+        truth = self.real_features
+        if truth is None:
             return {}
-        one, truth = self._features(self.wanted, found), self._features(self.wanted)
+        one = self._features(self.wanted, found)
         seen = retrieval(one, truth)
         distance = {"frechet": frechet_distance(one, truth)} if self.enough else {}
         return {**distance, "pairwise": seen.pairwise, "first": seen.first}
@@ -84,8 +86,5 @@ class Judge:
             "agreement_first": sum(pair.first for pair in pairs) / len(pairs),
         }
 
-    def _features(self, name: str, images: Tensor | None = None) -> Tensor:
-        images = self.truth if images is None else images
-        return torch.cat(
-            [pooled_features(self.looks, part, self.sources[name], (FEATURES,))[FEATURES] for part in images.split(250)]
-        )
+    def _features(self, name: str, images: Tensor) -> Tensor:
+        return pooled_features(self.looks, images, self.sources[name], (FEATURES,))[FEATURES]

@@ -11,6 +11,7 @@ keeps the weights that did best on validation rows. Both are judged on test rows
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from translation.settings import DIRECTIONS, flow_settings
 from translation.unet import Training
 
 from msvae.api import run_config
-from msvae.benchmarking.calibration import Calibration, calibrate
+from msvae.benchmarking.calibration import Calibration, calibrate, calibrate_loop
 from msvae.benchmarking.machine import circumstances
 from msvae.benchmarking.quality import trained_as
 from msvae.cli.options import parse_settings
@@ -30,7 +31,7 @@ from msvae.data import load_data
 from msvae.reporting.tables import number
 from msvae.training.files import read_json, write_json
 
-WINDOW, WINDOWS, REPEATS = 5, 4, 3
+UNHURRIED = 1000  # steps that a measured training seems to have before it
 NOTE = """Made by `benchmarks/translation/run.py`, of test rows. The U-Net is trained for one direction alone, and
 answers with expected images; the flow learns all directions at once, and to make all sources from nothing: its PSNR and
 SSIM are those of expected images, FD112 and retrieval of drawn ones. **right of two**, **right of all**: how often
@@ -57,18 +58,6 @@ def flow_config(data: str, steps: Mapping[str, int], seed: int, settings: Mappin
     lengths = {"training.steps": sum(steps.values()), "training.stage_steps": dict(steps)}
     fixed = {**flow_settings(data), "training.seed": seed, "training.device": "cpu"}
     return run_config(data, "flow", settings={**fixed, **settings, **lengths})
-
-
-def calibrate_unet(calibration: Calibration, name: str, training: Any) -> None:
-    """Seconds of a step, of short runs in windows, the fastest repeat of each window."""
-    repeats = []
-    for _ in range(REPEATS):
-        short = training()
-        for _ in range(WINDOW):
-            short.advance(1000)
-        windows = [sum(short.advance(1000) for _ in range(WINDOW)) / WINDOW for _ in range(WINDOWS)]
-        repeats.append({"training": windows})
-    calibration.record(name, repeats, batch_size=short.config.batch_size, model=None)
 
 
 def table_of(data: str, budget: float, real: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -140,7 +129,8 @@ def main() -> None:
         if not arguments.calibrate and known and known["model"] == model[method]:
             continue
         if method == "unet":
-            calibrate_unet(calibration, unet, training)
+            facts = {"batch_size": shape.training.batch_size, "model": None}
+            calibrate_loop(calibration, unet, lambda: partial(training().advance, UNHURRIED), **facts)
         else:
             calibrate(calibration, "flow", lambda s: flow_config(arguments.data, s, arguments.seed, settings))
     if arguments.calibrate:

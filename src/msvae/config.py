@@ -223,7 +223,7 @@ class FlowConfig(Settings):
         return self
 
 
-#: Of `FlowConfig`: what may differ between a trained model and one that adds sources to it.
+#: Of `FlowConfig`: how answers are drawn (`msvae.models.shared_flow.Sampling`), which may be chosen anew at any time.
 SAMPLING_SETTINGS = (
     "guidance",
     "begins",

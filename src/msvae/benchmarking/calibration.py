@@ -28,6 +28,7 @@ REPEATS = 3
 ROUNDING = 1e-6  # of a step: 60 s of 0.2 s are 300
 FEWEST_WINDOWS, MOST_WINDOWS = 3, 20
 SECONDS_A_REPEAT = 15.0
+SHORT_WINDOW = 5  # steps, of loops that are not ours
 ONE_STAGE = {"training": 1.0}
 Windows = Mapping[str, list[float]]
 
@@ -120,6 +121,29 @@ def calibrate(
     )
     told = ", ".join(f"{stage} {1000 * value:.1f} ms" for stage, value in seconds.items())
     display.note(f"{name}: {told} a step; {LOG_EVERY * count} steps measured {REPEATS} times")
+
+
+def calibrate_loop(
+    calibration: Calibration, name: str, fresh: Callable[[], Callable[[], float]], **facts: Any
+) -> float:
+    """Measure the steps of a training loop that is not ours as ours are measured, keep it, and return the seconds.
+
+    Args:
+        fresh: a training from its beginning: a function that takes a step and returns its seconds.
+        facts: whatever else is to be kept.
+    """
+    advance = fresh()
+    first = sum(advance() for _ in range(2 * SHORT_WINDOW)) / 2
+    count = min(MOST_WINDOWS, max(2, int(SECONDS_A_REPEAT / first)))
+    repeats = []
+    for _ in range(REPEATS):
+        advance = fresh()
+        for _ in range(SHORT_WINDOW):
+            advance()
+        windows = [sum(advance() for _ in range(SHORT_WINDOW)) / SHORT_WINDOW for _ in range(count)]
+        repeats.append({"training": windows})
+    (per_step,) = calibration.record(name, repeats, **facts).values()
+    return per_step
 
 
 def _model(config: RunConfig) -> MultiSourceModel:

@@ -25,23 +25,26 @@ def augmented(
     Args:
         generator: on the batch's device; what is drawn depends on nothing else.
     """
-    geometric = any((config.flip_horizontal, config.flip_vertical, *_warps(config)))
-    photometric = any((config.brightness, config.contrast, config.noise))
     images = [source for source in sources if source.is_image and source.name in batch.values]
-    if not images or not (geometric or photometric):
+    if not images or not changes_anything(config):
         return batch
     values = dict(batch.values)
-    if geometric:
+    if any((config.flip_horizontal, config.flip_vertical, *_warps(config))):
         maps = random_maps(len(batch), images[0].shape[1] / images[0].shape[2], config, generator)
         only_flips = not any(_warps(config))
         for source in images:
             move = flipped if only_flips else moved
             values[source.name] = move(values[source.name], maps, source)
-    if photometric:
+    if any((config.brightness, config.contrast, config.noise)):
         for source in images:
             if source.categories is None:
                 values[source.name] = recoloured(values[source.name], source, config, generator)
     return SourceBatch(values, batch.present)
+
+
+def changes_anything(config: AugmentConfig) -> bool:
+    """Whether any change is switched on."""
+    return any(config.model_dump().values())
 
 
 def _warps(config: AugmentConfig) -> tuple[float, ...]:

@@ -61,9 +61,8 @@ class Autoencoders(nn.Module):
 
     The standardised encodings have mean 0 and variance 1 over the rows (less where a number hardly varies), so that the
     KL to N(0, I), on average d / 2 (noise^2 - 1 - log noise^2) + d / 2, hardly changes, and the ELBO is the
-    reconstruction term
-    (batch-normalised inference: Zhu et al. 2020, arXiv 2004.12585). The noise makes decoders robust to what the flow
-    gets wrong.
+    reconstruction term (batch-normalised inference: Zhu et al. 2020, arXiv 2004.12585). The noise makes decoders robust
+    to what the flow gets wrong.
 
     Args:
         noise: standard deviation of the posterior, in units of the latents' own.

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from msvae import flow
-from msvae.config import FlowConfig
+from msvae.config import SAMPLING_SETTINGS, FlowConfig
 from msvae.errors import SourceError
 from msvae.flow.agreement import agreement
 from msvae.flow.coded import Evidence
@@ -63,17 +63,8 @@ class SharedFlow(StagedFlow):
 
     def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
         super().__init__(sources, config)
-        self.sampling = Sampling(
-            config.guidance,
-            config.begins,
-            config.evidence,
-            config.code_steps,
-            config.image_steps,
-            config.early,
-            config.redraws,
-            config.doubted,
-            config.sampling_precision,
-        )
+        chosen = {name.removeprefix("sampling_"): getattr(config, name) for name in SAMPLING_SETTINGS}
+        self.sampling = Sampling(**chosen)
         self.fusion_settings = FusionSettings(len(sources), config.code * config.grid**2)
 
     @property

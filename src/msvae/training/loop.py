@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
-from msvae.data.augment import augmented
+from msvae.data.augment import augmented, changes_anything
 from msvae.data.base import Rows
 from msvae.errors import GateError, Interrupted
 from msvae.models.base import Loss, MultiSourceModel
 from msvae.models.stages import RowSource, Stage
-from msvae.training.changed import ChangedRows, changes_anything
+from msvae.training.augmented_rows import AugmentedRows
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for
 from msvae.training.gates import GATES
@@ -179,7 +179,7 @@ def _rows_of(stage: Stage, model: MultiSourceModel, train: Rows, config: Trainin
     """What a stage trains on: the training rows, or what is computed once, of every row in several random versions."""
     if not changes_anything(config.augment):
         return model.stage_rows(stage.name, train)
-    versions = ChangedRows(train, config.augment, config.seed)
+    versions = AugmentedRows(train, config.augment, config.seed)
     rows = model.stage_rows(stage.name, versions)
     return train if rows is versions else rows
 

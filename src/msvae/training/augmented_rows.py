@@ -15,7 +15,7 @@ from msvae.training.schedule import derived_seed
 ENOUGH_ROWS, MOST_VERSIONS = 10_000, 50
 
 
-class ChangedRows:
+class AugmentedRows:
     """Every row as it is, and in small sets several times more, each time changed in another way.
 
     Args:
@@ -43,8 +43,3 @@ class ChangedRows:
             for name, other in changed.values.items()
         }
         return SourceBatch(values, batch.present)
-
-
-def changes_anything(config: AugmentConfig) -> bool:
-    """Whether any change is switched on."""
-    return any(config.model_dump().values())
