@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from translation.judging import Judge
-from translation.settings import DIRECTIONS, flow_settings
+from translation.settings import DIRECTIONS, UNET_ROWS, flow_settings
 from translation.unet import Training
 
 from msvae.api import run_config
@@ -119,17 +119,18 @@ def main() -> None:
     source = {s.name: s for s in data.sources}
     unet = f"unet {given}->{wanted}"
 
+    how = {"flow": shape.training, "unet": shape.training.model_copy(update={"batch_size": UNET_ROWS})}
+
     def training() -> Training:
-        return Training(source[given], source[wanted], data.split("train"), shape.training)
+        return Training(source[given], source[wanted], data.split("train"), how["unet"])
 
     model = {"flow": shape.model.model_dump(mode="json"), "unet": None}
-    common = shape.training.model_dump(mode="json", exclude={"steps", "stage_steps"})
     for method in methods:
         known = calibration.entries.get(unet if method == "unet" else "flow")
         if not arguments.calibrate and known and known["model"] == model[method]:
             continue
         if method == "unet":
-            facts = {"batch_size": shape.training.batch_size, "model": None}
+            facts = {"batch_size": UNET_ROWS, "model": None}
             calibrate_loop(calibration, unet, lambda: partial(training().advance, UNHURRIED), **facts)
         else:
             calibrate(calibration, "flow", lambda s: flow_config(arguments.data, s, arguments.seed, settings))
@@ -143,7 +144,8 @@ def main() -> None:
     for method in methods:
         steps = calibration.steps(unet if method == "unet" else "flow", budget)
         key = {"method": method, "direction": f"{given}->{wanted}", "seed": arguments.seed}
-        facts = {"stages": steps, "settings": {"model": model[method], "training": common}}
+        training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})
+        facts = {"stages": steps, "settings": {"model": model[method], "training": training_settings}}
         if not arguments.again and any((key | facts).items() <= row.items() for row in rows):
             continue
         if method == "unet":

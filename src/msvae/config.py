@@ -145,10 +145,12 @@ class FlowConfig(Settings):
             of the renderer.
         patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
             (the default for one token of content) takes the whole map as one vector, through a residual MLP.
+        aligned, aligned_width: for sources that show one scene pixel by pixel: whether answers to given sources are
+            drawn on what these show (`msvae.flow.alignment`), and channels of the largest maps of that U-Net.
         dropped: share of rows that the renderer sees without their code, for guidance.
         sampled: share of rows on which the renderer sees a code drawn by the converter.
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
-        shares: of the budget (or steps) for the stages `sources`, `code`, `converter` and `renderer`.
+        shares: of the budget (or steps) for the stages `sources`, `code`, `converter`, `renderer` (and `alignment`).
         guidance, evidence: how much of what the code adds to the renderer's flow, and of what the given sources add to
             the converter's; 1 is unguided.
         begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
@@ -188,10 +190,12 @@ class FlowConfig(Settings):
     renderer_depth: int = Field(default=4, ge=1, le=64)
     heads: int = Field(default=4, ge=1, le=64)
     patch: int | None = Field(default=None, ge=1, le=32)
+    aligned: bool = False
+    aligned_width: int = Field(default=32, ge=8, le=1024, multiple_of=8)
     dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
-    shares: dict[Literal["sources", "code", "converter", "renderer"], float] = Field(default_factory=dict)
+    shares: dict[Literal["sources", "code", "converter", "renderer", "alignment"], float] = Field(default_factory=dict)
     guidance: float = Field(default=2.25, ge=0.0, le=20.0)
     begins: float = Field(default=0.0, ge=0.0, le=1.0)
     evidence: float = Field(default=1.5, ge=0.0, le=20.0)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from msvae.config import FlowConfig, ModelConfig
 from msvae.errors import ConfigError
+from msvae.models.aligned_flow import AlignedFlow
 from msvae.models.base import Features, Loss, MultiSourceModel
 from msvae.models.joint import JointVAE
 from msvae.models.masked_diffusion import MaskedDiffusion
@@ -25,7 +26,7 @@ def build_model(
     if isinstance(config, FlowConfig):
         if networks:
             raise ConfigError("Method 'flow' has networks of its own; it takes no modules of yours.")
-        return SharedFlow(sources, config)
+        return (AlignedFlow if config.aligned else SharedFlow)(sources, config)
     check_method(config)
     if config.sampler == "masked_diffusion":
         return MaskedDiffusion(sources, config, networks)
@@ -34,6 +35,7 @@ def build_model(
 
 __all__ = [
     "METHODS",
+    "AlignedFlow",
     "Features",
     "JointVAE",
     "Loss",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from msvae import flow
@@ -49,7 +49,7 @@ class StagedFlow(MultiSourceModel):
         self.grain = Grain(sources)
         content_networks = MapNetworks(
             sources, 2 * config.content_width, config.content_width, max(4, config.grid), 0, config.shared_trunk,
-            decoders=False,
+            config.added, decoders=False,
         )  # fmt: skip
         sizes = {name: latent_networks.size(name) for name in names}
         self.content = Content(
@@ -86,8 +86,12 @@ class StagedFlow(MultiSourceModel):
         }
 
     @property
+    def shares(self) -> dict[str, float]:
+        """Of the budget, for each stage."""
+        return {**SHARES, **self.config.shares}
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
-        shares = {**SHARES, **self.config.shares}
         left_out = {"sources": bool(self.config.reuse), "converter": self.config.converter == "product"}
         slots, tokens = self.content.slots, self.renderer.field.tokens
         rows = {
@@ -101,14 +105,14 @@ class StagedFlow(MultiSourceModel):
         return tuple(
             Stage(
                 name,
-                shares[name],
+                self.shares[name],
                 0 if left_out.get(name) else None,
                 rows[name],
                 rate=rates[name],
                 ema_decay=0.998 if name in ("sources", "code") else 0.999,
                 gate=gates[name],
             )
-            for name in self.parts
+            for name in gates
         )
 
     def enter_stage(self, name: str) -> None:
@@ -238,7 +242,7 @@ class StagedFlow(MultiSourceModel):
             check_batch(batch, self.sources)
         terms: dict[str, Tensor] = {}
         losses: list[Tensor] = []
-        wanted = list(self.parts) if self.stage is None else [self.stage]
+        wanted = list(SHARES) if self.stage is None else [self.stage]
         latents: dict[str, Tensor] | None = None
         if "sources" in wanted:
             named = [name for name in batch.names if name in self.trained_sources]
@@ -272,14 +276,8 @@ class StagedFlow(MultiSourceModel):
         """A random present source of each row, from the code of the others (leave-one-out): its own evidence, which
         no question but reconstruction has, never enters."""
         evidence = coded.evidence
-        count, rows = evidence.present.shape
-        trained = torch.tensor([name in self.trained_sources for name in self.source_names], device=self.device)
-        wanted = evidence.present & trained[:, None]
-        lottery = torch.rand(count, rows, generator=generator, device=self.device)
-        chosen = lottery.masked_fill(~wanted, -1.0).argmax(dim=0)
-        target = torch.zeros_like(wanted)
-        target[chosen, torch.arange(rows, device=self.device)] = True
-        target &= wanted
+        rows = evidence.present.shape[1]
+        target = self._one_trained(evidence.present, generator)
         others = evidence.restricted(~target)
         code = self._whole(others)
         share = self.config.sampled if self.config.converter == "flow" else 0.0
@@ -301,6 +299,18 @@ class StagedFlow(MultiSourceModel):
             {name: known[found] for name, found in mine.items()},
             generator,
         )
+
+    def _one_trained(
+        self, present: Bool[Tensor, "sources rows"], generator: Generator | None
+    ) -> Bool[Tensor, "sources rows"]:
+        """A random one of each row's sources, of those whose networks are trained; none in rows without."""
+        trained = torch.tensor([name in self.trained_sources for name in self.source_names], device=self.device)
+        wanted = present & trained[:, None]
+        lottery = torch.rand(present.shape, generator=generator, device=self.device)
+        chosen = lottery.masked_fill(~wanted, -1.0).argmax(dim=0)
+        one = torch.zeros_like(wanted)
+        one[chosen, torch.arange(present.shape[1], device=self.device)] = True
+        return one & wanted
 
     @torch.no_grad()
     def _latents(self, batch: SourceBatch) -> dict[str, Tensor]:

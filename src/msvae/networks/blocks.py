@@ -41,15 +41,18 @@ class Film(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, FiLM where there are conditions, SiLU."""
+    """3x3 convolution, group normalisation where wanted, FiLM where there are conditions, SiLU."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, conditions: int = 0) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, conditions: int = 0, normed: bool = False) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+        self.norm = nn.GroupNorm(math.gcd(8, outputs), outputs) if normed else None
         self.film = Film(conditions, outputs) if conditions else None
 
     def forward(self, maps: Tensor, condition: Condition | None = None) -> Tensor:
         maps = self.convolution(maps)
+        if self.norm is not None:
+            maps = self.norm(maps)
         if self.film is not None:
             assert condition is not None
             maps = self.film(maps, condition)

@@ -36,13 +36,29 @@ class Gate:
 @torch.no_grad()
 def reconstruction(model: MultiSourceModel, rows: Rows) -> Gate:
     """Each source from itself alone: PSNR (accuracy of class numbers), against the mean image as the answer to all."""
+    return _against_mean_image(model, rows, "reconstruction", lambda name: [name])
+
+
+@torch.no_grad()
+def alignment(model: MultiSourceModel, rows: Rows) -> Gate:
+    """Each source from all others, as `reconstruction` compares it; and rows made from nothing, as `samples` does."""
+    translated = _against_mean_image(
+        model, rows, "translation", lambda name: [other for other in model.source_names if other != name]
+    )
+    generated = samples(model, rows)
+    return Gate({**translated.figures, **generated.figures}, translated.failure or generated.failure)
+
+
+def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: Callable[[str], list[str]]) -> Gate:
     figures, worse = {}, []
     for source in model.sources:
-        index = rows.present[source.name].nonzero().squeeze(1)[:GATE_ROWS]
+        known = given(source.name)
+        usable = rows.present[source.name] & torch.stack([rows.present[name] for name in known]).any(dim=0)
+        index = usable.nonzero().squeeze(1)[:GATE_ROWS]
         if len(index) < 2:
             continue
-        batch = rows.batch(index).select([source.name])
-        images = model.sample(batch, [source.name], mode="mean").values[source.name].to("cpu")
+        batch = rows.batch(index)
+        images = model.sample(batch.select(known), [source.name], mode="mean").values[source.name].to("cpu")
         truth = batch.values[source.name]
         mean = truth.mode(dim=0).values if source.categories else truth.mean(dim=0)
         mine, trivial = (
@@ -57,7 +73,7 @@ def reconstruction(model: MultiSourceModel, rows: Rows) -> Gate:
         figures[f"{'accuracy' if source.categories else 'psnr'}/{source.name}"] = mine
         if mine <= trivial:
             worse.append(f"{source.name} {mine:.2f} against {trivial:.2f}")
-    failure = f"reconstruction is no better than the mean image ({', '.join(worse)})." if worse else None
+    failure = f"{what} is no better than the mean image ({', '.join(worse)})." if worse else None
     return Gate(figures, failure)
 
 
@@ -173,4 +189,5 @@ GATES: dict[str, Callable[[MultiSourceModel, Rows], Gate]] = {
     "code": code,
     "converter": converter,
     "samples": samples,
+    "alignment": alignment,
 }

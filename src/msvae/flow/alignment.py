@@ -1,0 +1,162 @@
+"""Stage D, of sources that show one scene pixel by pixel: a source, given others of its row and the shared code."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from msvae.errors import ConfigError
+from msvae.likelihoods import likelihood_of
+from msvae.networks.aligned import LEVELS, MapDrawer, MapReader
+from msvae.networks.blocks import Condition
+from msvae.networks.pairs import network_input, source_groups
+from msvae.source import Source
+
+
+class Alignment(nn.Module):
+    """p(x_n | x_S, w): maps of the sources in S, fused cell by cell, drawn as source n.
+
+    A code of a few tokens says what is where, not each line; what is seen in other sources is kept by the skips of a
+    U-Net instead. Its inputs are any sources: each is read by its own encoder, and at each size and cell the maps are
+    mixed with softmax(logit_m + log a_m) over the sources that are there (compare U-HVED: Dorent et al. 2019, arXiv
+    1907.11150). The code says what the given sources leave open, the same for all that is drawn.
+
+    Args:
+        width: channels of the largest maps.
+        slots, size: tokens of the shared code, a grid of them, and their numbers.
+        shared_trunk: sources of equal form share their networks, each with its own FiLM.
+        alone: sources that get networks of their own in any case.
+
+    Raises:
+        ConfigError: for sources that are no images of one size.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        width: int,
+        slots: int,
+        size: int,
+        shared_trunk: bool = True,
+        alone: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        if len({source.shape[1:] if source.is_image else None for source in sources}) > 1 or not sources[0].is_image:
+            shapes = ", ".join(f"{source.name} {source.shape}" for source in sources)
+            raise ConfigError(f"Setting 'model.aligned': sources must be images of one size, got {shapes}.")
+        self.sources = {source.name: source for source in sources}
+        self.grid, self.size = round(slots**0.5), size
+        self.readers, self.drawers = nn.ModuleDict(), nn.ModuleDict()
+        self.place: dict[str, tuple[str, int | None]] = {}
+        together = source_groups([s for s in sources if s.name not in alone], shared_trunk)
+        for group in [*together, *([s] for s in sources if s.name in alone)]:
+            trunk, conditions = f"of_{group[0].name}", len(group) if len(group) > 1 else 0
+            self.readers[trunk] = MapReader(group[0], width, conditions)
+            self.drawers[trunk] = MapDrawer(group[0], width, size, conditions)
+            self.place |= {s.name: (trunk, index if conditions else None) for index, s in enumerate(group)}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+    def read(
+        self,
+        images: Mapping[str, Tensor],
+        present: Bool[Tensor, "sources rows"],
+        log_weights: Float[Tensor, "sources rows"] | None = None,
+    ) -> list[Float[Tensor, "rows channels height width"]]:
+        """Fused maps of three sizes; images that do not count are not read. Zeros in rows where none does.
+
+        Args:
+            images: by source, all rows in the sources' value ranges.
+            present: which of them count, in the order of the sources; at least one.
+        """
+        if log_weights is not None:
+            present = present & ~torch.isneginf(log_weights)
+        rows = {name: here.nonzero().squeeze(1) for name, here in zip(self.sources, present, strict=True)}
+        rows = {name: index for name, index in rows.items() if len(index)}
+        found = self._read_each({name: images[name][index] for name, index in rows.items()})
+        count, length = present.shape
+        order = {name: number for number, name in enumerate(self.sources)}
+        cells = torch.cat([order[name] * length + index for name, index in rows.items()])
+        fused = []
+        for level in range(LEVELS):
+            maps = torch.cat([found[name][level] for name in rows])
+            logits = maps[:, -1:].float()
+            if log_weights is not None:
+                logits = logits + log_weights.flatten()[cells][:, None, None, None]
+            everywhere = logits.new_full((count * length, *logits.shape[1:]), torch.finfo(torch.float32).min)
+            everywhere = everywhere.index_copy(0, cells, logits).unflatten(0, (count, length))
+            shares = torch.softmax(everywhere, dim=0).flatten(0, 1)[cells]
+            values = maps[:, :-1]
+            nothing = values.new_zeros(length, *values.shape[1:])
+            fused.append(nothing.index_add(0, cells % length, shares.to(values.dtype) * values))
+        return fused
+
+    def draw(
+        self,
+        maps: Sequence[Tensor],
+        code: Float[Tensor, "rows slots size"],
+        wanted: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """The likelihoods' raw parameters of each wanted source, for the rows in which it is wanted.
+
+        Args:
+            maps: of `read`.
+            wanted: `{source: numbers of rows}`.
+        """
+        tokens = code.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        answers: dict[str, Tensor] = {}
+        for trunk, names in self._trunks(wanted).items():
+            index = torch.cat([wanted[name] for name in names])
+            condition = self._condition(names, [len(wanted[name]) for name in names], index.device)
+            raw = self.drawers[trunk]([part[index] for part in maps], tokens[index], condition).float()
+            answers |= zip(names, raw.split([len(wanted[name]) for name in names]), strict=True)
+        return answers
+
+    def images(
+        self, maps: Sequence[Tensor], code: Float[Tensor, "rows slots size"], name: str
+    ) -> Float[Tensor, "rows channels height width"]:
+        """Expected images of one source for all rows, in its value range."""
+        raw = self.draw(maps, code, {name: torch.arange(len(code), device=code.device)})[name]
+        source = self.sources[name]
+        return source.denormalise(likelihood_of(source).mean(raw, source))
+
+    def loss(
+        self,
+        images: Mapping[str, Tensor],
+        given: Bool[Tensor, "sources rows"],
+        code: Float[Tensor, "rows slots size"],
+        wanted: Mapping[str, Tensor],
+    ) -> Float[Tensor, ""]:
+        """-log p(x_n | x_S, w) in nats for each number of an image, mean over the wanted ones."""
+        raw = self.draw(self.read(images, given), code, wanted)
+        total = code.new_zeros(())
+        for name, found in raw.items():
+            source = self.sources[name]
+            target = source.normalise(images[name][wanted[name]])
+            total = total - likelihood_of(source).log_prob(found, target, source).sum() / source.value_count
+        return total / max(1, sum(len(index) for index in wanted.values()))
+
+    def _read_each(self, images: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        found: dict[str, list[Tensor]] = {}
+        for trunk, names in self._trunks(images).items():
+            inputs = torch.cat([network_input(self.sources[name], images[name]) for name in names])
+            lengths = [len(images[name]) for name in names]
+            condition = self._condition(names, lengths, inputs.device)
+            levels = self.readers[trunk](inputs.contiguous(memory_format=torch.channels_last), condition)
+            parts = [level.split(lengths) for level in levels]
+            found |= {name: [level[number] for level in parts] for number, name in enumerate(names)}
+        return found
+
+    def _trunks(self, names: Mapping[str, Tensor]) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault(self.place[name][0], []).append(name)
+        return groups
+
+    def _condition(self, names: Sequence[str], lengths: Sequence[int], device: torch.device) -> Condition | None:
+        own = [self.place[name][1] for name in names]
+        if len(names) == 1:
+            return own[0]
+        return torch.tensor(own, device=device).repeat_interleave(torch.tensor(lengths, device=device))

@@ -1,0 +1,187 @@
+"""The shared-latent flow of sources that show one scene pixel by pixel: a fifth stage, `alignment`.
+
+x_n = alignment(x_S, w, n)            S not empty: what S shows stays where it is, w says what S leaves open
+x_1 = decoder_1(renderer(noise; w, 1)), x_n = alignment(x_1, w, n)                        S empty
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+
+from msvae.config import FlowConfig
+from msvae.flow.alignment import Alignment
+from msvae.flow.content import random_half
+from msvae.flow.converter import log_of
+from msvae.models.base import Loss, Mode, Weights
+from msvae.models.shared_flow import SharedFlow
+from msvae.models.stages import RowSource, Stage
+from msvae.source import Source, SourceBatch, check_batch
+
+AT_ONCE = 128  # rows whose maps are in memory together
+EXPECTED = 0.5  # share of training rows with the code expected from S, which `mode="mean"` has, not that of all others
+SHARES = {"sources": 0.2, "code": 0.12, "converter": 0.08, "renderer": 0.2, "alignment": 0.4}
+
+
+class AlignedFlow(SharedFlow):
+    """The model of the module's text, behind the contract of every model."""
+
+    def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
+        super().__init__(sources, config)
+        self.alignment = Alignment(
+            sources, config.aligned_width, self.content.slots, config.code, config.shared_trunk, config.added
+        )
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        return {**super().parts, "alignment": self.alignment}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        *before, renderer = super().stages  # whose gate would ask for rows from nothing, which need the last stage
+        last = Stage("alignment", self.shares["alignment"], rows=0.25, gate="alignment")
+        return (*before, replace(renderer, gate=None), last)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return {**SHARES, **self.config.shares}
+
+    def stage_rows(self, name: str, rows: RowSource) -> RowSource:
+        """The last stage looks at images."""
+        return rows if name == "alignment" else super().stage_rows(name, rows)
+
+    def loss(self, batch: SourceBatch, generator: Generator | None = None) -> Loss:
+        if self.stage not in (None, "alignment"):
+            return super().loss(batch, generator)
+        batch = batch.to(self.device)
+        check_batch(batch, self.sources)
+        found = self._alignment_loss(batch, generator)
+        if self.stage == "alignment":
+            return Loss(found, {"alignment": found.detach()})
+        others = super().loss(batch, generator)
+        return Loss(others.total + found, {**others.terms, "alignment": found.detach()})
+
+    def _alignment_loss(self, batch: SourceBatch, generator: Generator | None) -> Tensor:
+        """A random source of each row, drawn on random others: half of the rows with the code that these pool to, which
+        `mode="mean"` has, half with that of all but the wanted one, as a draw might have it."""
+        present = batch.presence(self.source_names)
+        given = random_half(present, generator)
+        target = self._one_trained(present & ~given, generator)
+        wanted = {name: rows.nonzero().squeeze(1) for name, rows in zip(self.source_names, target, strict=True)}
+        wanted = {name: rows for name, rows in wanted.items() if len(rows)}
+        if not wanted:
+            return torch.zeros((), device=self.device)
+        with torch.no_grad():
+            evidence = self.content.evidence(batch)
+            pooled, whole = (self._whole(evidence.restricted(part)) for part in (given, ~target))
+        expected = torch.rand(len(batch), generator=generator, device=self.device) < EXPECTED
+        code = torch.where(expected[:, None, None], pooled, whole)
+        return self.alignment.loss(batch.values, given & target.any(dim=0), code, wanted)
+
+    def decode(
+        self,
+        code: Float[Tensor, "rows latent"],
+        to: Sequence[str] | str | None = None,
+        mode: Mode = "mean",
+        generator: Generator | None = None,
+    ) -> SourceBatch:
+        return self._on_what_is_seen(code, self.nothing(len(code)), to, None, mode, "own", generator)
+
+    @torch.no_grad()
+    def answer(
+        self,
+        codes: Float[Tensor, "samples latent"],
+        given: SourceBatch,
+        to: Sequence[str] | str | None,
+        weights: Weights | None,
+        mode: Mode,
+        rule: str,
+        generator: Generator | None,
+    ) -> SourceBatch:
+        """What is wanted, drawn on what the other given sources show, mixed by their weights.
+
+        A given source that is wanted comes back as its autoencoder sees it; with weights, as the latents
+        (1 - a) h(drawn on the others) + a h_own, so that a = 1 gives its own. In rows without any source the first
+        wanted one is drawn from the code alone, and the others on it. Rule `appearance` is that of `SharedFlow`.
+        """
+        ask = super().answer if rule == "appearance" else self._on_what_is_seen
+        return ask(codes, given.to(self.device), to, weights, mode, rule, generator)
+
+    def _on_what_is_seen(
+        self,
+        codes: Float[Tensor, "samples latent"],
+        given: SourceBatch,
+        to: Sequence[str] | str | None,
+        weights: Weights | None,
+        mode: Mode,
+        rule: str,
+        generator: Generator | None,
+    ) -> SourceBatch:
+        n = len(codes) // len(given)
+        vector = None if weights is None else self.weight_vector(weights, given)
+        present = given.presence(self.source_names).repeat_interleave(n, dim=1)
+        log_weights = (
+            torch.zeros(present.shape, device=self.device) if vector is None else log_of(vector, len(codes)).clone()
+        )
+        shares = present.float() if vector is None else self._shares(vector, present)
+        seen = {name: given.values[name].repeat_interleave(n, dim=0) for name in given.names}
+        own = self._latents(given)
+        images = {}
+        for index, name in enumerate(self.source_names):
+            if name not in self.wanted(to):
+                continue
+            others = present & ~torch.isneginf(log_weights)
+            others[index] = False
+            on_others = others.any(dim=0)
+            by_code = ~on_others & ~present[index]
+            latents = own[name].repeat_interleave(n, dim=0)
+            image = self._kept(name, latents, present[index])
+            turned = (on_others & (shares[index] < 1.0)).nonzero().squeeze(1)
+            if len(turned):
+                there = {other: values[turned] for other, values in seen.items()}
+                drawn = self._aligned(name, there, others[:, turned], log_weights[:, turned], codes[turned])
+                drawn = self._mixed(name, drawn, latents[turned], shares[index, turned])
+                image = image.index_copy(0, turned, drawn)
+            if mode == "sample":
+                image = self.grain.add(name, image, generator, 1.0 - shares[index])
+            rows = by_code.nonzero().squeeze(1)
+            if len(rows):  # what comes after is drawn on it
+                drawn = super().decode(codes[rows], [name], mode, generator).values[name]
+                image = image.index_copy(0, rows, drawn)
+                seen[name] = image if name not in seen else seen[name].index_copy(0, rows, drawn)
+                present[index, rows], log_weights[index, rows] = True, 0.0
+            images[name] = image
+        return SourceBatch.complete(images)
+
+    def _kept(self, name: str, latents: Tensor, kept: Bool[Tensor, " rows"]) -> Tensor:
+        """Images of rows that have the source; zeros for the others."""
+        source = self.autoencoders.sources[name]
+        blank, rows = torch.zeros(len(latents), *source.shape, device=self.device), kept.nonzero().squeeze(1)
+        return blank.index_copy(0, rows, self._image(name, latents[rows])) if len(rows) else blank
+
+    def _aligned(
+        self,
+        name: str,
+        seen: dict[str, Tensor],
+        present: Bool[Tensor, "sources rows"],
+        log_weights: Float[Tensor, "sources rows"],
+        codes: Float[Tensor, "rows latent"],
+    ) -> Tensor:
+        """The source as drawn on what is seen of others, a few rows at a time."""
+        found = []
+        for rows in torch.arange(len(codes), device=self.device).split(AT_ONCE):
+            images = {other: values[rows] for other, values in seen.items()}
+            maps = self.alignment.read(images, present[:, rows], log_weights[:, rows])
+            found.append(self.alignment.images(maps, self._slots(codes[rows]), name))
+        return torch.cat(found)
+
+    def _mixed(self, name: str, drawn: Tensor, own: Tensor, share: Float[Tensor, " rows"]) -> Tensor:
+        """(1 - share) of what is drawn and a share of the own latents, where there is one."""
+        rows = (share > 0).nonzero().squeeze(1)
+        if not len(rows):
+            return drawn
+        latents = self.autoencoders.latents({name: drawn[rows]})[name]
+        mixed = latents + share[rows, None] * (own[rows] - latents)
+        return drawn.index_copy(0, rows, self._image(name, mixed))

@@ -1,0 +1,184 @@
+"""Sources that show one scene pixel by pixel: what is given stays where it is, and the code says the rest."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import msvae
+from conftest import TINY_TRAINING, random_batch, tiny_model, tiny_settings
+from msvae import api
+from msvae.data import DataSet, Rows, complete_rows
+from msvae.errors import ConfigError
+from msvae.models import AlignedFlow
+from msvae.source import Source, SourceBatch
+from msvae.training import gates
+from msvae.training.gates import Gate
+from msvae.training.run import open_run
+
+NAMES = ("a", "b", "c")
+ALIGNED = {"aligned": True, "aligned_width": 8, "grid": 2, "patch": 2}
+
+
+def aligned(sources: list[Source] | None = None) -> AlignedFlow:
+    model = tiny_model("flow", sources or [Source(name, (3, 9, 8)) for name in NAMES], **ALIGNED).eval()
+    assert isinstance(model, AlignedFlow)
+    return model
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("rule", ["own", "product", "barycenter", "flow", "appearance"])
+@pytest.mark.parametrize("mode", ["mean", "sample"])
+def test_fusion_identities_of_all_rules(rule: str, mode: msvae.models.base.Mode) -> None:
+    """Weight 0 removes a source exactly; a one-hot weight is the answer given that source alone."""
+    model = aligned()
+    batch = random_batch(model)
+    ask = {"mode": mode, "rule": rule}
+    without = model.sample(batch.select(["a", "c"]), weights={"a": 0.3, "c": 0.7}, generator=generator(), **ask)
+    removed = model.sample(batch, weights={"a": 0.3, "b": 0.0, "c": 0.7}, generator=generator(), **ask)
+    one_hot = model.sample(batch, weights={"b": 2.0}, generator=generator(), **ask)
+    alone = model.sample(batch.select(["b"]), weights={"b": 1.0}, generator=generator(), **ask)
+    for name in NAMES:
+        torch.testing.assert_close(removed.values[name], without.values[name])
+        torch.testing.assert_close(one_hot.values[name], alone.values[name])
+    if rule != "appearance":
+        rebuilt = model.sample(batch.select(["b"]), ["b"]).values["b"]
+        torch.testing.assert_close(one_hot.values["b"], rebuilt)
+
+
+def test_maps_are_mixed_with_softmax_of_logits_and_log_weights() -> None:
+    model = aligned()
+    batch, alignment = random_batch(model), model.alignment
+    present = torch.tensor([[True] * 5, [True] * 5, [False] * 5])
+    weights = torch.tensor([0.25, 3.0, 1.0])[:, None].expand(-1, 5)
+    with torch.no_grad():
+        found = alignment.read(batch.values, present, weights.log())
+        for level, fused in enumerate(found):
+            one, other = (alignment._read_each({n: batch.values[n]})[n][level] for n in ("a", "b"))
+            first, second = 0.25 * one[:, -1:].exp(), 3.0 * other[:, -1:].exp()
+            expected = (first * one[:, :-1] + second * other[:, :-1]) / (first + second)
+            torch.testing.assert_close(fused, expected)
+
+
+def test_rows_do_not_depend_on_each_other_nor_on_what_is_absent() -> None:
+    model = aligned()
+    batch = random_batch(model)
+    present = torch.tensor([[1, 0, 1, 0, 1], [1, 1, 0, 0, 1], [0, 0, 1, 1, 1]], dtype=torch.bool)
+    values = {
+        n: torch.where(here[:, None, None, None], batch.values[n], torch.nan)
+        for n, here in zip(NAMES, present, strict=True)
+    }
+    mixed = SourceBatch(values, dict(zip(NAMES, present, strict=True)))
+    together = model.sample(mixed, mode="mean").values
+    for row in range(5):
+        given = [name for name, here in zip(NAMES, present[:, row], strict=True) if here]
+        alone = model.sample(batch.rows(slice(row, row + 1)).select(given), mode="mean").values
+        for name in NAMES:
+            torch.testing.assert_close(together[name][row : row + 1], alone[name], atol=1e-5, rtol=1e-4)
+
+
+def test_from_nothing_the_others_are_drawn_on_the_first() -> None:
+    model = aligned()
+    codes = model.draw(4, generator())
+    made = model.decode(codes, mode="mean")
+    first = SourceBatch.complete({"a": made.values["a"]})
+    on_it = model.answer(codes, first, ["b", "c"], None, "mean", "own", None)
+    for name in ("b", "c"):
+        torch.testing.assert_close(made.values[name], on_it.values[name])
+    alone = model.decode(codes, ["b"], mode="mean")
+    assert not torch.allclose(alone.values["b"], made.values["b"], atol=1e-4)
+
+
+def test_many_draws_and_wanted_subsets_and_gradients() -> None:
+    model = aligned()
+    batch = random_batch(model).select(["a"])
+    twice = model.sample(batch, ["c"], n=2, generator=generator()).values["c"]
+    assert twice.shape == (10, 3, 9, 8)
+    assert not torch.equal(twice[0::2], twice[1::2])  # another code, another answer
+    both = model.sample(batch, ["b", "c"], n=2, generator=generator()).values
+    torch.testing.assert_close(both["c"], twice)
+    codes = model.draw(3, generator()).detach().requires_grad_()
+    model.decode(codes).values["b"].sum().backward()
+    assert codes.grad is not None
+    assert bool((codes.grad != 0).any())
+
+
+def test_classes_and_channels_of_any_kind_are_aligned() -> None:
+    kinds = [Source("photo", (3, 9, 8)), Source("map", (1, 9, 8), likelihood="categorical", categories=3)]
+    model = aligned(kinds)
+    batch = random_batch(model)
+    batch.values["map"] = batch.values["map"].round()
+    assert set(model.sample(batch.select(["photo"]), ["map"]).values["map"].unique().tolist()) <= {0.0, 1.0, 2.0}
+    model.train().enter_stage("alignment")
+    model.loss(batch).total.backward()
+    assert all(p.grad is not None for p in model.alignment.parameters())
+
+
+@pytest.mark.parametrize("other", [Source("b", (3, 8, 8)), Source("b", (5,), likelihood="normal")])
+def test_sources_of_other_sizes_are_refused(other: Source) -> None:
+    with pytest.raises(ConfigError, match=r"model\.aligned.*images of one size.*b \("):
+        aligned([Source("a", (3, 9, 8)), other])
+
+
+def squares(rows: int, seed: int) -> Rows:
+    """A square at a random place: `b` is the negative of `a`, `c` its left half."""
+    random = np.random.default_rng(seed)
+    a = np.zeros((rows, 1, 16, 16), dtype=np.float32)
+    for image in a[:, 0]:
+        down, across = random.integers(1, 10, 2)
+        image[down : down + 5, across : across + 5] = random.uniform(0.5, 1.0)
+    c = a.copy()
+    c[..., 8:] = 0.0
+    return complete_rows([Source(name, (1, 16, 16)) for name in NAMES], {"a": a, "b": 1.0 - a, "c": c})
+
+
+def scenes() -> DataSet:
+    parts = {name: squares(64, seed) for seed, name in enumerate(("train", "validation", "test"))}
+    return DataSet("squares", parts, shared_content=True)
+
+
+def test_the_stage_learns_where_things_are_resumes_and_takes_another_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, looked = scenes(), gates.GATES["alignment"]
+    for name in list(gates.GATES):
+        monkeypatch.setitem(gates.GATES, name, lambda model, rows: Gate({}))
+    stages = {"sources": 2, "code": 2, "converter": 2, "renderer": 2, "alignment": 100}
+    settings = {f"model.{key}": value for key, value in ALIGNED.items()}
+    settings |= {
+        **tiny_settings("flow"),
+        **settings,
+        **TINY_TRAINING,
+        "training.precision": "fp32",
+        "training.batch_size": 64,
+    }
+    settings |= {"training.stage_steps": stages, "training.steps": 108, "training.learning_rate": 0.01}
+    two = data.only(("a", "b"))
+    run = api.train(two, "flow", out=tmp_path / "run", settings=settings)
+    model = run.model.eval()
+    assert isinstance(model, AlignedFlow)
+    batch = two.split("test").batch(slice(0, 32))
+    answer = model.sample(batch.select(["a"]), ["b"], mode="mean").values["b"]
+    gap = (answer - batch.values["b"]).abs().mean()
+    trivial = (batch.values["b"].mean(dim=0) - batch.values["b"]).abs().mean()
+    assert gap < 0.3 * trivial
+    assert {"psnr/a", "psnr/b", "agreement"} <= set(looked(model, two.split("validation")).figures)
+    more = api.train(
+        data,
+        "flow",
+        out=tmp_path / "more",
+        settings={**TINY_TRAINING, "training.steps": 15, "model.extends": str(run.folder.path)},
+    )
+    grown = open_run(more.folder.path).model
+    assert grown.source_names == NAMES
+    for name, value in model.state_dict().items():
+        assert torch.equal(
+            value, grown.state_dict()[name][: len(value)] if name == "spread" else grown.state_dict()[name]
+        )
+    again = grown.sample(batch.select(["a"]), ["b"], mode="mean").values["b"]
+    assert torch.equal(answer, again)
+    assert grown.sample(batch.select(["a"]), ["c"]).values["c"].shape == (32, 1, 16, 16)
