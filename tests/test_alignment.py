@@ -9,6 +9,7 @@ import torch
 import msvae
 from conftest import TINY_TRAINING, random_batch, tiny_model, tiny_settings
 from msvae import api
+from msvae.config import FlowConfig, parse
 from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import ConfigError
 from msvae.models import AlignedFlow
@@ -116,6 +117,13 @@ def test_classes_and_channels_of_any_kind_are_aligned() -> None:
     model.train().enter_stage("alignment")
     model.loss(batch).total.backward()
     assert all(p.grad is not None for p in model.alignment.parameters())
+
+
+def test_scenes_have_defaults_of_their_own_and_say_so_when_saved() -> None:
+    scene = parse(FlowConfig, {"content": "scene", "channels": 6})
+    assert (scene.aligned, scene.grid, scene.channels) == (True, 4, 6)
+    assert parse(FlowConfig, scene.model_dump()) == scene
+    assert not parse(FlowConfig, {}).aligned
 
 
 @pytest.mark.parametrize("other", [Source("b", (3, 8, 8)), Source("b", (5,), likelihood="normal")])

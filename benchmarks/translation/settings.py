@@ -1,4 +1,4 @@
-"""Which direction of a set is compared, and the flow's settings for sets whose sources show the same scene."""
+"""Which direction of a set is compared, and both sides' settings for sets whose sources show the same scene."""
 
 from typing import Any
 
@@ -7,14 +7,7 @@ DIRECTIONS = {
     "earth": ("topography", "day"),
     "brain": ("t1", "grey"),
 }
-SCENES: dict[str, Any] = {
-    "model.aligned": True,
-    "model.grid": 4,
-    "model.side": 16,
-    "model.channels": 8,
-    "model.patch": 4,
-    "model.renderer_width": 256,
-}
+SCENES: dict[str, Any] = {"model.content": "scene"}
 #: Batches of the U-Net. In equal time, on validation rows of emoji, FD112 was 70 with 32 rows and 409 with 128.
 UNET_ROWS = 32
 #: Of both sides: small sets would be learned by heart.

@@ -123,11 +123,17 @@ class AugmentConfig(Settings):
     noise: float = Field(default=0.0, ge=0, le=1)
 
 
+#: Of `FlowConfig`: what `content="scene"` stands for, where nothing else is said.
+SCENE_SETTINGS = {"aligned": True, "grid": 4, "side": 16, "channels": 8, "patch": 4, "renderer_width": 256}
+
+
 class FlowConfig(Settings):
     """The shared-latent flow (see docs/flow.md).
 
     Args:
         method: `flow`.
+        content: what the sources of a row share: a `class` (a digit in several handwritings), or a `scene` that all of
+            them show pixel by pixel (T1 and T2): other defaults for `aligned`, `grid` and sizes (`SCENE_SETTINGS`).
         channels, side: latents of a source: a map with that many channels and at most that many cells a side.
         width, refine, shared_trunk: of the autoencoders: channels of the first map, residual blocks at each size, and
             whether sources of equal form share their networks, each with its own FiLM.
@@ -166,6 +172,7 @@ class FlowConfig(Settings):
     """
 
     method: Literal["flow"] = "flow"
+    content: Literal["class", "scene"] = "class"
     channels: int = Field(default=16, ge=1, le=256)
     side: int = Field(default=4, ge=1, le=32)
     width: int = Field(default=32, ge=1, le=1024)
@@ -209,6 +216,13 @@ class FlowConfig(Settings):
     extends: str | None = None
     added: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenes_have_defaults_of_their_own(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("content") == "scene":
+            return {**SCENE_SETTINGS, **values}
+        return values
 
     @model_validator(mode="before")
     @classmethod

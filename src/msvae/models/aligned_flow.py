@@ -41,7 +41,7 @@ class AlignedFlow(SharedFlow):
     @property
     def stages(self) -> tuple[Stage, ...]:
         *before, renderer = super().stages  # whose gate would ask for rows from nothing, which need the last stage
-        last = Stage("alignment", self.shares["alignment"], rows=0.25, gate="alignment")
+        last = Stage("alignment", self.shares["alignment"], rows=0.25, rate=2.0, gate="alignment")
         return (*before, replace(renderer, gate=None), last)
 
     @property
