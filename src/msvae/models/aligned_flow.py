@@ -104,7 +104,7 @@ class AlignedFlow(SharedFlow):
 
         A given source that is wanted comes back as its autoencoder sees it; with weights, as the latents
         (1 - a) h(drawn on the others) + a h_own, so that a = 1 gives its own. In rows without any source the first
-        wanted one is drawn from the code alone, and the others on it. Rule `appearance` is that of `SharedFlow`.
+        one of `to` is drawn from the code alone, and the others on it. Rule `appearance` is that of `SharedFlow`.
         """
         ask = super().answer if rule == "appearance" else self._on_what_is_seen
         return ask(codes, given.to(self.device), to, weights, mode, rule, generator)
@@ -129,9 +129,8 @@ class AlignedFlow(SharedFlow):
         seen = {name: given.values[name].repeat_interleave(n, dim=0) for name in given.names}
         own = self._latents(given)
         images = {}
-        for index, name in enumerate(self.source_names):
-            if name not in self.wanted(to):
-                continue
+        for name in self.wanted(to):
+            index = self.source_names.index(name)
             others = present & ~torch.isneginf(log_weights)
             others[index] = False
             on_others = others.any(dim=0)
@@ -153,7 +152,7 @@ class AlignedFlow(SharedFlow):
                 seen[name] = image if name not in seen else seen[name].index_copy(0, rows, drawn)
                 present[index, rows], log_weights[index, rows] = True, 0.0
             images[name] = image
-        return SourceBatch.complete(images)
+        return SourceBatch.complete({name: images[name] for name in self.source_names if name in images})
 
     def _kept(self, name: str, latents: Tensor, kept: Bool[Tensor, " rows"]) -> Tensor:
         """Images of rows that have the source; zeros for the others."""
