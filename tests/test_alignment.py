@@ -129,6 +129,15 @@ def test_scenes_have_defaults_of_their_own_and_say_so_when_saved() -> None:
     assert not parse(FlowConfig, {}).aligned
 
 
+def test_rows_of_one_source_teach_nothing_and_harm_nothing() -> None:
+    model = aligned().train()
+    model.enter_stage("alignment")
+    loss = model.loss(random_batch(model).select(["b"]))
+    loss.total.backward()
+    assert loss.total.item() == 0.0
+    assert all(not p.grad.any() for p in model.alignment.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize("other", [Source("b", (3, 8, 8)), Source("b", (5,), likelihood="normal")])
 def test_sources_of_other_sizes_are_refused(other: Source) -> None:
     with pytest.raises(ConfigError, match=r"model\.aligned.*images of one size.*b \("):

@@ -71,8 +71,8 @@ class AlignedFlow(SharedFlow):
         target = self._one_trained(present & ~given, generator)
         wanted = {name: rows.nonzero().squeeze(1) for name, rows in zip(self.source_names, target, strict=True)}
         wanted = {name: rows for name, rows in wanted.items() if len(rows)}
-        if not wanted:
-            return torch.zeros((), device=self.device)
+        if not wanted:  # rows of one source each
+            return 0.0 * torch.stack([p.sum() for p in self.alignment.parameters() if p.requires_grad]).sum()
         with torch.no_grad():
             evidence = self.content.evidence(batch)
             pooled, whole = (self._whole(evidence.restricted(part)) for part in (given, ~target))

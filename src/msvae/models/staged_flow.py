@@ -23,6 +23,8 @@ from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch, check_batch
 
 CHUNK = 512
+#: Of the images that are encoded together: large maps, which leave the caches, take twice as long.
+VALUES_AT_ONCE = 2_000_000
 GRAIN_VALUES = 5_000_000  # of each source's training images: 2,000 rows of 28 x 28 pixels
 TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
@@ -160,6 +162,10 @@ class StagedFlow(MultiSourceModel):
             ) from None
         self.content.begin_with(self.autoencoders.networks)
 
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, min(CHUNK, VALUES_AT_ONCE // sum(source.value_count for source in self.sources)))
+
     def tell_progress(self, share: float) -> None:
         self.progress = share
 
@@ -174,7 +180,7 @@ class StagedFlow(MultiSourceModel):
         """The flows train on codes computed once; the stages before on images."""
         if name in ("sources", "code"):
             return rows
-        return joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, CHUNK)])
+        return joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, self._rows_at_once)])
 
     @torch.no_grad()
     def end_stage(self, name: str, rows: RowSource) -> None:
@@ -182,7 +188,7 @@ class StagedFlow(MultiSourceModel):
         self.eval()
         if name == "sources":
             found: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
-            for index in in_chunks(rows, CHUNK):
+            for index in in_chunks(rows, self._rows_at_once):
                 batch = rows.batch(index).to(self.device)
                 encoded = self.autoencoders.networks.encode(present_values(batch, self.trained_sources))
                 for source, maps in encoded.items():
@@ -196,7 +202,9 @@ class StagedFlow(MultiSourceModel):
             if not self.config.trained:
                 self.content.begin_with(self.autoencoders.networks)
         elif name == "code":
-            everything = joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, CHUNK)])
+            everything = joined(
+                [self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, self._rows_at_once)]
+            )
             if not self.config.trained:
                 self.standard.calibrate(pooled(everything.evidence).flatten(1))
             self._measure_spread(everything.evidence)
@@ -207,7 +215,7 @@ class StagedFlow(MultiSourceModel):
         """The noise in what reconstructions leave of images from all over the training set."""
         left: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
         enough = max(1, GRAIN_VALUES // max(source.value_count for source in self.sources))
-        for index in torch.linspace(0, len(rows) - 1, min(len(rows), enough)).long().split(CHUNK):
+        for index in torch.linspace(0, len(rows) - 1, min(len(rows), enough)).long().split(self._rows_at_once):
             values = present_values(rows.batch(index).to(self.device), self.trained_sources)
             for source, latents in self.autoencoders.latents(values).items():
                 left[source].append(values[source] - self.autoencoders.image(source, latents))
