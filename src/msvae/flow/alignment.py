@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from msvae.errors import ConfigError
 from msvae.likelihoods import likelihood_of
 from msvae.networks.aligned import LEVELS, MapDrawer, MapReader
-from msvae.networks.blocks import Condition
+from msvae.networks.blocks import Condition, lay_out
 from msvae.networks.pairs import network_input, source_groups
 from msvae.source import Source
 
@@ -49,15 +49,12 @@ class Alignment(nn.Module):
         self.grid, self.size = round(slots**0.5), size
         self.readers, self.drawers = nn.ModuleDict(), nn.ModuleDict()
         self.place: dict[str, tuple[str, int | None]] = {}
-        together = source_groups([s for s in sources if s.name not in alone], shared_trunk)
-        for group in [*together, *([s] for s in sources if s.name in alone)]:
+        for group in source_groups(sources, shared_trunk, alone):
             trunk, conditions = f"of_{group[0].name}", len(group) if len(group) > 1 else 0
             self.readers[trunk] = MapReader(group[0], width, conditions)
             self.drawers[trunk] = MapDrawer(group[0], width, size, conditions)
             self.place |= {s.name: (trunk, index if conditions else None) for index, s in enumerate(group)}
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+        lay_out(self)
 
     def read(
         self,

@@ -71,3 +71,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, maps: Tensor, condition: Condition | None = None) -> Tensor:
         return maps + self.second(self.first(self.norm(maps), condition))
+
+
+def lay_out(networks: nn.Module) -> None:
+    """Keep the weights of all convolutions channels last: faster on CPUs with AVX-512 and on GPUs."""
+    for module in networks.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,7 @@
 """Which networks read and draw which source: one pair each, a shared trunk with FiLM, or the user's own modules."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from msvae.errors import ConfigError, SourceError, unknown
 from msvae.gaussian import bounded_log_variance
 from msvae.likelihoods import likelihood_of
+from msvae.networks.blocks import lay_out
 from msvae.networks.conv import ConvDecoder, ConvEncoder
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.source import Source
@@ -104,9 +105,7 @@ class SourceNetworks(nn.Module):
             )
         for name, (encoder, decoder) in custom.items():
             self._add([self.sources[name]], copy.deepcopy(encoder), copy.deepcopy(decoder))
-        for module in self.modules():  # convolutions are faster so, on CPUs with AVX-512 and on GPUs
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+        lay_out(self)
 
     def _add(self, group: Sequence[Source], encoder: nn.Module, decoder: nn.Module) -> None:
         trunk = f"of_{group[0].name}"  # a bare name could be one of nn.ModuleDict's own, such as "values"
@@ -154,11 +153,11 @@ class SourceNetworks(nn.Module):
         return raw
 
 
-def source_groups(sources: Sequence[Source], shared: bool) -> list[list[Source]]:
-    """Sources that share a pair of networks: each alone, or those of equal form together."""
-    if not shared:
-        return [[source] for source in sources]
+def source_groups(sources: Sequence[Source], shared: bool, alone: Collection[str] = ()) -> list[list[Source]]:
+    """Sources that share a pair of networks: each alone, or those of equal form together, but for some that stand
+    alone in any case."""
     groups: dict[Any, list[Source]] = {}
     for source in sources:
-        groups.setdefault((source.shape, source.likelihood, source.categories), []).append(source)
-    return list(groups.values())
+        form = (source.shape, source.likelihood, source.categories)
+        groups.setdefault(form if shared and source.name not in alone else source.name, []).append(source)
+    return sorted(groups.values(), key=lambda group: group[0].name in alone)

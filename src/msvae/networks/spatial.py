@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.likelihoods import likelihood_of
-from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_at
+from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_at, lay_out
 from msvae.networks.conv import doubled, image_pyramid
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.networks.pairs import input_channels, network_input, source_groups
@@ -133,8 +133,7 @@ class MapNetworks(nn.Module):
         self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
         self.place: dict[str, tuple[str, int | None]] = {}
         self.map_shape: dict[str, tuple[int, int, int]] = {}
-        together = source_groups([s for s in sources if s.name not in alone], shared_trunk)
-        for group in [*together, *([s] for s in sources if s.name in alone)]:
+        for group in source_groups(sources, shared_trunk, alone):
             first, conditions = group[0], len(group) if len(group) > 1 else 0
             trunk = f"of_{first.name}"
             if first.is_image:
@@ -151,9 +150,7 @@ class MapNetworks(nn.Module):
             for index, source in enumerate(group):
                 self.place[source.name] = (trunk, index if conditions else None)
                 self.map_shape[source.name] = (channels, side[0], side[1])
-        for module in self.modules():  # convolutions are faster so, on CPUs with AVX-512 and on GPUs
-            if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+        lay_out(self)
 
     def encode(self, values: Mapping[str, Tensor]) -> dict[str, Float[Tensor, "rows latent height width"]]:
         """Latents of images in each source's value range, in float32; sources of one trunk go through it together."""
