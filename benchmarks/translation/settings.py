@@ -7,7 +7,6 @@ DIRECTIONS = {
     "earth": ("topography", "day"),
     "brain": ("t1", "grey"),
 }
-SCENES: dict[str, Any] = {"model.content": "scene"}
 #: Batches of the U-Net. In equal time, on validation rows of emoji, FD112 was 70 with 32 rows and 409 with 128.
 UNET_ROWS = 32
 #: Of both sides: small sets would be learned by heart.
@@ -20,4 +19,4 @@ CHANGED: dict[str, dict[str, Any]] = {
 
 def flow_settings(data: str) -> dict[str, Any]:
     """By dotted names."""
-    return {**SCENES, **CHANGED[data]}
+    return {"model.content": "scene", **CHANGED[data]}

@@ -7,10 +7,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from msvae.errors import ConfigError
+from msvae.flow.autoencoders import rows_by_source
 from msvae.likelihoods import likelihood_of
 from msvae.networks.aligned import LEVELS, MapDrawer, MapReader
-from msvae.networks.blocks import Condition, lay_out
-from msvae.networks.pairs import network_input, source_groups
+from msvae.networks.blocks import lay_out
+from msvae.networks.pairs import by_trunk, condition_of, network_input, source_groups
 from msvae.source import Source
 
 
@@ -70,8 +71,7 @@ class Alignment(nn.Module):
         """
         if log_weights is not None:
             present = present & ~torch.isneginf(log_weights)
-        rows = {name: here.nonzero().squeeze(1) for name, here in zip(self.sources, present, strict=True)}
-        rows = {name: index for name, index in rows.items() if len(index)}
+        rows = rows_by_source(self.sources, present)
         found = self._read_each({name: images[name][index] for name, index in rows.items()})
         count, length = present.shape
         order = {name: number for number, name in enumerate(self.sources)}
@@ -104,11 +104,12 @@ class Alignment(nn.Module):
         """
         tokens = code.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         answers: dict[str, Tensor] = {}
-        for trunk, names in self._trunks(wanted).items():
+        for trunk, names in by_trunk(self.place, wanted).items():
             index = torch.cat([wanted[name] for name in names])
-            condition = self._condition(names, [len(wanted[name]) for name in names], index.device)
+            lengths = [len(wanted[name]) for name in names]
+            condition = condition_of(self.place, names, lengths, index.device)
             raw = self.drawers[trunk]([part[index] for part in maps], tokens[index], condition).float()
-            answers |= zip(names, raw.split([len(wanted[name]) for name in names]), strict=True)
+            answers |= zip(names, raw.split(lengths), strict=True)
         return answers
 
     def images(
@@ -137,23 +138,11 @@ class Alignment(nn.Module):
 
     def _read_each(self, images: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         found: dict[str, list[Tensor]] = {}
-        for trunk, names in self._trunks(images).items():
+        for trunk, names in by_trunk(self.place, images).items():
             inputs = torch.cat([network_input(self.sources[name], images[name]) for name in names])
             lengths = [len(images[name]) for name in names]
-            condition = self._condition(names, lengths, inputs.device)
+            condition = condition_of(self.place, names, lengths, inputs.device)
             levels = self.readers[trunk](inputs.contiguous(memory_format=torch.channels_last), condition)
             parts = [level.split(lengths) for level in levels]
             found |= {name: [level[number] for level in parts] for number, name in enumerate(names)}
         return found
-
-    def _trunks(self, names: Mapping[str, Tensor]) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = {}
-        for name in names:
-            groups.setdefault(self.place[name][0], []).append(name)
-        return groups
-
-    def _condition(self, names: Sequence[str], lengths: Sequence[int], device: torch.device) -> Condition | None:
-        own = [self.place[name][1] for name in names]
-        if len(names) == 1:
-            return own[0]
-        return torch.tensor(own, device=device).repeat_interleave(torch.tensor(lengths, device=device))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from msvae.likelihoods import likelihood_of
@@ -153,6 +153,12 @@ def shifted(images: Tensor, reach: int, generator: Generator | None = None) -> T
 def rows_with(batch: SourceBatch, name: str) -> Int[Tensor, " rows"]:
     """The rows that have a source."""
     return batch.present[name].nonzero().squeeze(1)
+
+
+def rows_by_source(names: Iterable[str], chosen: Bool[Tensor, "sources rows"]) -> dict[str, Int[Tensor, " _"]]:
+    """The chosen rows of every source, of sources that are chosen in some row."""
+    found = {name: rows.nonzero().squeeze(1) for name, rows in zip(names, chosen, strict=True)}
+    return {name: rows for name, rows in found.items() if len(rows)}
 
 
 def present_values(batch: SourceBatch, names: Iterable[str]) -> dict[str, Tensor]:

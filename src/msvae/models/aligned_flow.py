@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from msvae.config import FlowConfig
 from msvae.flow.alignment import Alignment
+from msvae.flow.autoencoders import rows_by_source
 from msvae.flow.content import random_half
 from msvae.flow.converter import log_of
 from msvae.models.base import Loss, Mode, Weights
@@ -20,7 +21,6 @@ from msvae.models.shared_flow import SharedFlow
 from msvae.models.stages import RowSource, Stage
 from msvae.source import Source, SourceBatch, check_batch
 
-AT_ONCE = 128  # rows whose maps are in memory together
 EXPECTED = 0.5  # share of training rows with the code expected from S, which `mode="mean"` has, not that of all others
 SHARES = {"sources": 0.2, "code": 0.12, "converter": 0.08, "renderer": 0.2, "alignment": 0.4}
 
@@ -57,7 +57,7 @@ class AlignedFlow(SharedFlow):
             return super().loss(batch, generator)
         batch = batch.to(self.device)
         check_batch(batch, self.sources)
-        found = self._alignment_loss(batch, generator)
+        found = self._trainable(self._alignment_loss(batch, generator))
         if self.stage == "alignment":
             return Loss(found, {"alignment": found.detach()})
         others = super().loss(batch, generator)
@@ -69,10 +69,9 @@ class AlignedFlow(SharedFlow):
         present = batch.presence(self.source_names)
         given = random_half(present, generator)
         target = self._one_trained(present & ~given, generator)
-        wanted = {name: rows.nonzero().squeeze(1) for name, rows in zip(self.source_names, target, strict=True)}
-        wanted = {name: rows for name, rows in wanted.items() if len(rows)}
+        wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
-            return 0.0 * torch.stack([p.sum() for p in self.alignment.parameters() if p.requires_grad]).sum()
+            return torch.zeros((), device=self.device)
         with torch.no_grad():
             evidence = self.content.evidence(batch)
             pooled, whole = (self._whole(evidence.restricted(part)) for part in (given, ~target))
@@ -87,7 +86,7 @@ class AlignedFlow(SharedFlow):
         mode: Mode = "mean",
         generator: Generator | None = None,
     ) -> SourceBatch:
-        return self._on_what_is_seen(code, self.nothing(len(code)), to, None, mode, "own", generator)
+        return self._on_what_is_seen(code, self.nothing(len(code)), to, None, mode, generator)
 
     @torch.no_grad()
     def answer(
@@ -106,25 +105,24 @@ class AlignedFlow(SharedFlow):
         (1 - a) h(drawn on the others) + a h_own, so that a = 1 gives its own. In rows without any source the first
         one of `to` is drawn from the code alone, and the others on it. Rule `appearance` is that of `SharedFlow`.
         """
-        ask = super().answer if rule == "appearance" else self._on_what_is_seen
-        return ask(codes, given.to(self.device), to, weights, mode, rule, generator)
+        given = given.to(self.device)
+        if rule == "appearance":
+            return super().answer(codes, given, to, weights, mode, rule, generator)
+        vector = None if weights is None else self.weight_vector(weights, given)
+        return self._on_what_is_seen(codes, given, to, vector, mode, generator)
 
     def _on_what_is_seen(
         self,
         codes: Float[Tensor, "samples latent"],
         given: SourceBatch,
         to: Sequence[str] | str | None,
-        weights: Weights | None,
+        vector: Float[Tensor, " sources"] | None,
         mode: Mode,
-        rule: str,
         generator: Generator | None,
     ) -> SourceBatch:
         n = len(codes) // len(given)
-        vector = None if weights is None else self.weight_vector(weights, given)
         present = given.presence(self.source_names).repeat_interleave(n, dim=1)
-        log_weights = (
-            torch.zeros(present.shape, device=self.device) if vector is None else log_of(vector, len(codes)).clone()
-        )
+        log_weights = torch.zeros_like(present.float()) if vector is None else log_of(vector, len(codes)).clone()
         shares = present.float() if vector is None else self._shares(vector, present)
         seen = {name: given.values[name].repeat_interleave(n, dim=0) for name in given.names}
         own = self._latents(given)
@@ -170,7 +168,7 @@ class AlignedFlow(SharedFlow):
     ) -> Tensor:
         """The source as drawn on what is seen of others, a few rows at a time."""
         found = []
-        for rows in torch.arange(len(codes), device=self.device).split(AT_ONCE):
+        for rows in torch.arange(len(codes), device=self.device).split(self._rows_at_once):
             images = {other: values[rows] for other, values in seen.items()}
             maps = self.alignment.read(images, present[:, rows], log_weights[:, rows])
             found.append(self.alignment.images(maps, self._slots(codes[rows]), name))

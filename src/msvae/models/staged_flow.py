@@ -10,7 +10,7 @@ from msvae import flow
 from msvae.config import FlowConfig
 from msvae.errors import ConfigError
 from msvae.flow.agreement import Agreement, agreement
-from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values
+from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values, rows_by_source
 from msvae.flow.coded import CodedBatch, Evidence, joined
 from msvae.flow.content import Content, pooled
 from msvae.flow.converter import Converter
@@ -271,9 +271,13 @@ class StagedFlow(MultiSourceModel):
                 losses.append(self._renderer_loss(coded, generator))
                 terms["renderer"] = losses[-1].detach()
         total = torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)
-        if not total.requires_grad:  # nothing in this batch that is trained
-            total = total + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
-        return Loss(total, terms)
+        return Loss(self._trainable(total), terms)
+
+    def _trainable(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """The loss; where nothing in a batch is trained, one whose gradients are zeros."""
+        if loss.requires_grad or not torch.is_grad_enabled():
+            return loss
+        return loss + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
 
     def _converter_loss(self, coded: CodedBatch, generator: Generator | None) -> Tensor:
         self_drawn = self.config.self_distillation and self.progress > 0.5
@@ -297,8 +301,7 @@ class StagedFlow(MultiSourceModel):
             with torch.no_grad():
                 sampled = flow.sample(self.converter.velocity(others.rows(index)), start, TRAINING_CODE_STEPS)
             code = code.index_copy(0, index, sampled)
-        mine = {name: target[i].nonzero().squeeze(1) for i, name in enumerate(self.source_names)}
-        mine = {name: found for name, found in mine.items() if len(found)}
+        mine = rows_by_source(self.source_names, target)
         if not mine:
             return code.new_zeros(())
         return self.renderer.loss(

@@ -1,7 +1,7 @@
 """Which networks read and draw which source: one pair each, a shared trunk with FiLM, or the user's own modules."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from msvae.errors import ConfigError, SourceError, unknown
 from msvae.gaussian import bounded_log_variance
 from msvae.likelihoods import likelihood_of
-from msvae.networks.blocks import lay_out
+from msvae.networks.blocks import Condition, lay_out
 from msvae.networks.conv import ConvDecoder, ConvEncoder
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.source import Source
@@ -161,3 +161,31 @@ def source_groups(sources: Sequence[Source], shared: bool, alone: Collection[str
         form = (source.shape, source.likelihood, source.categories)
         groups.setdefault(form if shared and source.name not in alone else source.name, []).append(source)
     return sorted(groups.values(), key=lambda group: group[0].name in alone)
+
+
+def by_trunk(place: Mapping[str, tuple[str, int | None]], names: Iterable[str]) -> dict[str, list[str]]:
+    """Which sources go through which network together.
+
+    Args:
+        place: `{source: (trunk, its number among the sources of that trunk, or None where it is the only one)}`.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(place[name][0], []).append(name)
+    return groups
+
+
+def condition_of(
+    place: Mapping[str, tuple[str, int | None]],
+    names: Sequence[str],
+    lengths: Sequence[int | torch.SymInt],
+    device: torch.device,
+) -> Condition | None:
+    """What tells a trunk which rows are of which source, for rows of several sources one after the other."""
+    numbers = [place[name][1] for name in names]
+    if len(names) == 1:
+        return numbers[0]
+    runs = [
+        torch.full((length,), int(number or 0), device=device) for number, length in zip(numbers, lengths, strict=True)
+    ]
+    return torch.cat(runs)

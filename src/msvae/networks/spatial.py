@@ -13,7 +13,7 @@ from msvae.likelihoods import likelihood_of
 from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_at, lay_out
 from msvae.networks.conv import doubled, image_pyramid
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
-from msvae.networks.pairs import input_channels, network_input, source_groups
+from msvae.networks.pairs import by_trunk, condition_of, input_channels, network_input, source_groups
 from msvae.source import Source
 
 
@@ -162,26 +162,16 @@ class MapNetworks(nn.Module):
         return self._through(self.decoders, latents)
 
     def _through(self, networks: nn.ModuleDict, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        groups: dict[str, list[str]] = {}
-        for name in inputs:
-            groups.setdefault(self.place[name][0], []).append(name)
         outputs: dict[str, Tensor] = {}
-        for trunk, names in groups.items():
+        for trunk, names in by_trunk(self.place, inputs).items():
             parts = [inputs[name] for name in names]
-            conditions = [self.place[name][1] for name in names]
+            lengths = [part.shape[0] for part in parts]
             together = torch.cat(parts) if len(parts) > 1 else parts[0]
             if together.dim() == 4:
                 together = together.contiguous(memory_format=torch.channels_last)
-            condition: Condition | None = conditions[0]
-            if len(parts) > 1:
-                condition = torch.cat(
-                    [
-                        torch.full((p.shape[0],), int(c or 0), device=p.device)
-                        for p, c in zip(parts, conditions, strict=True)
-                    ]
-                )
+            condition = condition_of(self.place, names, lengths, together.device)
             answer = networks[trunk](together, condition).float()
-            outputs |= zip(names, answer.split([part.shape[0] for part in parts]), strict=True)
+            outputs |= zip(names, answer.split(lengths), strict=True)
         return outputs
 
     def size(self, name: str) -> int:
