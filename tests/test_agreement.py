@@ -1,4 +1,4 @@
-"""Samples that say their code worse than real images do are drawn again; all others stay as they are."""
+"""Samples say their codes as real images do: by guidance, and what says it worse is drawn again, nothing else."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import random_batch, tiny_model
-from msvae.flow.agreement import Agreement, agreement
+from msvae.flow.agreement import MOST_GUIDANCE, QUARTILE, Agreement, agreement, enough_guidance
 from msvae.models import SharedFlow
 from msvae.source import Source, SourceBatch
 
@@ -39,6 +39,32 @@ def test_agreement_is_a_cosine_over_all_slots() -> None:
     tokens = torch.randn(5, 4, 3, generator=generator())
     assert torch.allclose(agreement(tokens, 2 * tokens), torch.ones(5))
     assert torch.allclose(agreement(tokens, -tokens), -torch.ones(5))
+
+
+@pytest.mark.parametrize("crossing", [1.2, 2.25, 3.5])
+def test_enough_guidance_is_where_a_quarter_of_the_samples_are_under_the_quartile(crossing: float) -> None:
+    assert enough_guidance(lambda guidance: QUARTILE + 0.1 * (crossing - guidance)) == pytest.approx(
+        crossing, rel=0.025
+    )
+
+
+def test_guidance_stays_within_its_bounds() -> None:
+    assert enough_guidance(lambda _: 0.1) == pytest.approx(1.0, rel=0.025)
+    assert enough_guidance(lambda _: 0.9) == pytest.approx(MOST_GUIDANCE, rel=0.025)
+
+
+@pytest.mark.parametrize(("standard", "expected"), [(2.0, MOST_GUIDANCE), (-2.0, 1.0)])
+def test_guidance_is_measured_against_real_images_unless_one_is_chosen(
+    model: SharedFlow, standard: float, expected: float
+) -> None:
+    """No cosine reaches 2, so no guidance is enough; every one is above -2, so none is needed."""
+    for name in model.source_names:
+        model.agreement.measure(name, torch.full((10,), standard))
+    assert model.guidance == 1.0
+    model._measure_guidance()
+    assert model.guidance == pytest.approx(expected, rel=0.025)
+    model.sampling = replace(model.sampling, guidance=3.0)
+    assert model.guidance == 3.0
 
 
 def said(model: SharedFlow, name: str, images: torch.Tensor, code: torch.Tensor) -> torch.Tensor:

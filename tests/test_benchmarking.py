@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import TINY, TINY_TRAINING, Command
+from conftest import TINY, TINY_TRAINING, Command, tiny_settings
+from msvae.api import run_config
 from msvae.benchmarking import calibration as calibrating
 from msvae.benchmarking.calibration import Calibration, calibrate, calibrate_loop
-from msvae.benchmarking.quality import Comparison, compare
+from msvae.benchmarking.quality import Comparison, compare, trained_as
 from msvae.benchmarking.results import Results, Terms, summary
 from msvae.benchmarking.settings import compared_config
 from msvae.benchmarking.speed import random_rows, speed_table, training_step
@@ -23,7 +24,11 @@ from msvae.data import DataSet, Rows
 from msvae.errors import ConfigError
 from msvae.evaluation import yardstick
 from msvae.evaluation.verifier import Classifier, train_classifier
+from msvae.models import SharedFlow
+from msvae.training import gates
 from msvae.training.checkpoint import RunFolder
+from msvae.training.gates import Gate
+from msvae.training.run import Run
 
 ROOT = Path(__file__).parent.parent
 TERMS = Terms("colours", budget=2.0, missing=0.0, test_rows=40, generated_rows=40, photographs=0)
@@ -134,6 +139,23 @@ def test_a_stopped_run_goes_on_and_another_setting_starts_anew(comparison: Compa
     compare(other, ["poe"], again=True)
     assert RunFolder(folder).config().model.latent == 5
     assert len(other.table.rows) == 1
+
+
+def test_how_to_sample_may_change_without_training_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for gate in list(gates.GATES):
+        monkeypatch.setitem(gates.GATES, gate, lambda model, rows: Gate({}))
+    fixed = {**tiny_settings("flow"), **TINY_TRAINING, "training.steps": 12}
+
+    def run(**settings: Any) -> Run:
+        return trained_as(run_config("colours", "flow", settings={**fixed, **settings}), tmp_path / "run")
+
+    first = run()
+    trained = first.folder.latest().stat().st_mtime_ns
+    other = run(**{"model.guidance": 3.0, "model.redraws": 0})
+    assert other.folder.latest().stat().st_mtime_ns == trained
+    assert isinstance(other.model, SharedFlow)
+    assert (other.model.guidance, other.model.sampling.redraws, other.config.model.guidance) == (3.0, 0, 3.0)
+    assert run(**{"model.code": 5}).folder.latest().stat().st_mtime_ns != trained
 
 
 def test_several_seeds_are_a_mean_and_half_their_range(tmp_path: Path) -> None:

@@ -308,6 +308,9 @@ def test_who_adds_a_source_may_choose_how_to_sample_but_not_other_sizes(
 
     run = trained("run", **{"model.guidance": 1.25, "model.code": straight.config.model.code})
     assert run.model.sampling.guidance == open_run(run.folder.path).model.sampling.guidance == 1.25
+    assert isinstance(straight.model, SharedFlow)
+    assert isinstance(run.model, SharedFlow)
+    assert run.model.measured_guidance == straight.model.measured_guidance  # old answers stay as they are
     assert run.model.sampling.code_steps == straight.model.sampling.code_steps != FlowConfig().code_steps
     with pytest.raises(ConfigError, match=r"'model.code': 7 was given, but the model .* has 6"):
         trained("other", **{"model.code": 7})

@@ -158,7 +158,8 @@ class FlowConfig(Settings):
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
         shares: of the budget (or steps) for the stages `sources`, `code`, `converter`, `renderer` (and `alignment`).
         guidance, evidence: how much of what the code adds to the renderer's flow, and of what the given sources add to
-            the converter's; 1 is unguided.
+            the converter's; 1 is unguided. Without a number for guidance, it is measured at the end of training: what
+            makes samples say their codes as well as real images do (`msvae.flow.agreement`).
         begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
         code_steps, image_steps, early: Euler steps of the two flows; how much shorter the renderer's first steps are
             than its last (`msvae.flow.sampler.step_times`).
@@ -203,7 +204,7 @@ class FlowConfig(Settings):
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
     shares: dict[Literal["sources", "code", "converter", "renderer", "alignment"], float] = Field(default_factory=dict)
-    guidance: float = Field(default=2.25, ge=0.0, le=20.0)
+    guidance: float | None = Field(default=None, ge=0.0, le=20.0)
     begins: float = Field(default=0.0, ge=0.0, le=1.0)
     evidence: float = Field(default=1.5, ge=0.0, le=20.0)
     code_steps: int = Field(default=20, ge=1, le=1000)

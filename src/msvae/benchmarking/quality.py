@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ from msvae.benchmarking.calibration import Calibration, calibrate
 from msvae.benchmarking.machine import circumstances
 from msvae.benchmarking.results import Results, Terms, real_ceilings, summary
 from msvae.benchmarking.settings import compared_config
-from msvae.config import DataConfig, RunConfig
+from msvae.config import SAMPLING_SETTINGS, DataConfig, FlowConfig, RunConfig
 from msvae.data import DataSet, load_data
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
-from msvae.models import MultiSourceModel, method_named
+from msvae.models import MultiSourceModel, SharedFlow, method_named
+from msvae.models.shared_flow import Sampling
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet
@@ -148,7 +149,8 @@ def trained_as(
     """The run of these settings in a folder: opened where it is finished, resumed where it was stopped, or trained.
 
     Args:
-        again: train it whatever is there. A run of other settings is replaced in any case.
+        again: train it whatever is there. A run of other settings is replaced in any case, but for those of sampling:
+            they are no part of what is trained, and the opened run answers by the ones asked for.
     """
     stored = RunFolder(folder)
     if stored.path.exists() and (again or not _same(stored, config)):
@@ -156,15 +158,20 @@ def trained_as(
     if not stored.checkpoints():
         shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
         return train_run(config, folder, display=display, title=title)
-    if stored.state().finished:
-        return open_run(folder)
-    return resume_run(folder, display=display, title=title)
+    run = open_run(folder) if stored.state().finished else resume_run(folder, display=display, title=title)
+    if isinstance(run.model, SharedFlow) and isinstance(config.model, FlowConfig):
+        run.model.sampling = Sampling.of(config.model)
+        run = replace(run, config=run.config.model_copy(update={"model": config.model}))
+    return run
 
 
 def _same(stored: RunFolder, config: RunConfig) -> bool:
-    """Whether a run on disk is one of these settings, but for what `auto` precision became."""
+    """Whether a run on disk is one of these settings, but for what `auto` precision became, and for sampling."""
     if not (stored.path / "config.json").exists():
         return False
     known = stored.config()
     training = known.training.model_copy(update={"precision": config.training.precision})
-    return known.model_copy(update={"training": training}) == config
+    model = known.model
+    if isinstance(model, FlowConfig) and isinstance(config.model, FlowConfig):
+        model = model.model_copy(update={name: getattr(config.model, name) for name in SAMPLING_SETTINGS})
+    return known.model_copy(update={"training": training, "model": model}) == config

@@ -1,6 +1,10 @@
-"""How well images say the shared code of their rows. Samples that say it worse than real images do are drawn again."""
+"""How well images say the shared code of their rows, by the measure of real images.
 
-from collections.abc import Iterable
+Guidance is as strong as makes samples say their codes like real images say theirs; what still says it worse is drawn
+again.
+"""
+
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 LEVELS = 101  # quantiles at 0, .01, ..., 1
+QUARTILE = 0.25
+MOST_GUIDANCE, HALVINGS = 4.0, 5
 
 
 class Agreement(nn.Module):
@@ -34,6 +40,21 @@ class Agreement(nn.Module):
     def least(self, name: str, doubted: float) -> Float[Tensor, ""]:
         """The agreement that this share of the source's training images does not reach."""
         return self.get_buffer(f"quantiles_of_{name}")[round(doubted * (LEVELS - 1))]
+
+
+def enough_guidance(below_quartile: Callable[[float], float]) -> float:
+    """The least guidance, from 1 to 4, with which a quarter of the samples are under the lower quartile of real images.
+
+    With less, too many samples say their codes badly; with more, all say them better than real images do: prototypes.
+
+    Args:
+        below_quartile: the share of samples, drawn with a guidance, that are under it; falls with guidance.
+    """
+    low, high = 1.0, MOST_GUIDANCE
+    for _ in range(HALVINGS):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if below_quartile(middle) > QUARTILE else (low, middle)
+    return (low * high) ** 0.5
 
 
 def agreement(

@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from msvae import flow
 from msvae.config import SAMPLING_SETTINGS, FlowConfig
 from msvae.errors import SourceError
-from msvae.flow.agreement import agreement
+from msvae.flow.agreement import QUARTILE, agreement, enough_guidance
 from msvae.flow.coded import Evidence
 from msvae.flow.converter import log_of
 from msvae.fusion import FusionSettings
@@ -27,9 +27,12 @@ from msvae.fusion.base import normalised
 from msvae.fusion.product import ProductOfExperts
 from msvae.models.base import Features, Mode, Weights
 from msvae.models.staged_flow import CHUNK, StagedFlow
+from msvae.models.stages import RowSource
 from msvae.networks.precision import autocast_for
 from msvae.posterior import Experts, Posterior
 from msvae.source import Source, SourceBatch, check_batch
+
+MEASURED_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Sampling:
     """How answers are drawn; may be replaced on a trained model.
 
     Args:
-        guidance: how much of what the code adds to the renderer's flow; 1 is the flow as trained.
+        guidance: how much of what the code adds to the renderer's flow; 1 is the flow as trained, None what was
+            measured at the end of training.
         begins: time of the path from noise (0) to data (1) at which that guidance begins.
         evidence: how much of what the given sources add to the converter's flow; likewise.
         code_steps, image_steps: Euler steps of converter and renderer.
@@ -47,7 +51,7 @@ class Sampling:
         precision: of the renderer, which does nearly all the work: `fp32`, `bf16`, or `auto` for the native one.
     """
 
-    guidance: float
+    guidance: float | None
     begins: float
     evidence: float
     code_steps: int
@@ -57,15 +61,48 @@ class Sampling:
     doubted: float = 0.0
     precision: str = "auto"
 
+    @classmethod
+    def of(cls, config: FlowConfig) -> "Sampling":
+        """What the settings of a run say."""
+        return cls(**{name.removeprefix("sampling_"): getattr(config, name) for name in SAMPLING_SETTINGS})
+
 
 class SharedFlow(StagedFlow):
     """The model of the module's text, behind the contract of every model."""
 
     def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
         super().__init__(sources, config)
-        chosen = {name.removeprefix("sampling_"): getattr(config, name) for name in SAMPLING_SETTINGS}
-        self.sampling = Sampling(**chosen)
+        self.sampling = Sampling.of(config)
         self.fusion_settings = FusionSettings(len(sources), config.code * config.grid**2)
+        self.measured_guidance: Tensor
+        self.register_buffer("measured_guidance", torch.ones(()))
+
+    @property
+    def guidance(self) -> float:
+        """Of the renderer: the one that is chosen, or the one that was measured."""
+        return float(self.measured_guidance) if self.sampling.guidance is None else self.sampling.guidance
+
+    def end_stage(self, name: str, rows: RowSource) -> None:
+        super().end_stage(name, rows)
+        if name == "renderer" and self.config.renderer == "flow" and not self.config.trained:
+            self._measure_guidance()
+
+    @torch.no_grad()
+    def _measure_guidance(self) -> None:
+        """So that rows from nothing say their codes, before any is drawn again, as real images say theirs."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        parts = self.draw(MEASURED_ROWS, generator).tensor_split(len(self.source_names))  # one source of a row
+        codes = dict(zip(self.source_names, parts, strict=True))
+        noises = {name: self._private(name, len(code), generator) for name, code in codes.items()}
+
+        def below_quartile(guidance: float) -> float:
+            below = []
+            for name, code in codes.items():
+                said = self._agreement(name, self._rendered(name, code, noises[name], guidance), code)
+                below.append(said < self.agreement.least(name, QUARTILE))
+            return float(torch.cat(below).float().mean())
+
+        self.measured_guidance.fill_(enough_guidance(below_quartile))
 
     @property
     def latent_rules(self) -> tuple[str, ...]:
@@ -227,7 +264,7 @@ class SharedFlow(StagedFlow):
     def _rendered(
         self, name: str, code: Float[Tensor, "rows latent"], noise: Tensor | None, guidance: float | None = None
     ) -> Float[Tensor, "rows latents"]:
-        guidance = self.sampling.guidance if guidance is None else guidance
+        guidance = self.guidance if guidance is None else guidance
         slots = self._slots(code)
         if noise is None:
             return torch.cat([self.renderer.mean(name, part) for part in slots.split(CHUNK)])
