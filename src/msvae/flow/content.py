@@ -175,3 +175,10 @@ def random_half(
     size = 1 + (uniform * (count - 1).clamp_min(1)).long()
     order = torch.rand(present.shape, generator=generator, device=present.device).masked_fill(~present, 2.0)
     return (order.argsort(dim=0).argsort(dim=0) < size[None]) & present
+
+
+def one_of(chosen: Bool[Tensor, "sources rows"], generator: Generator | None = None) -> Bool[Tensor, "sources rows"]:
+    """A random one of each row's chosen sources; none in rows without."""
+    lottery = torch.rand(chosen.shape, generator=generator, device=chosen.device)
+    first = lottery.masked_fill(~chosen, -1.0).argmax(dim=0)
+    return chosen & (torch.arange(len(chosen), device=chosen.device)[:, None] == first)

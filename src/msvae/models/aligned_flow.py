@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from msvae.config import FlowConfig
 from msvae.flow.alignment import Alignment
 from msvae.flow.autoencoders import rows_by_source
-from msvae.flow.content import random_half
+from msvae.flow.content import one_of, random_half
 from msvae.flow.converter import log_of
 from msvae.models.base import Loss, Mode, Weights
 from msvae.models.shared_flow import SharedFlow
@@ -22,7 +22,8 @@ from msvae.models.stages import RowSource, Stage
 from msvae.source import Source, SourceBatch, check_batch
 
 EXPECTED = 0.5  # share of training rows with the code expected from S, which `mode="mean"` has, not that of all others
-SHARES = {"sources": 0.2, "code": 0.12, "converter": 0.08, "renderer": 0.2, "alignment": 0.4}
+SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
+SHARES = {"sources": 0.15, "code": 0.1, "converter": 0.06, "renderer": 0.15, "alignment": 0.54}
 
 
 class AlignedFlow(SharedFlow):
@@ -64,10 +65,13 @@ class AlignedFlow(SharedFlow):
         return Loss(others.total + found, {**others.terms, "alignment": found.detach()})
 
     def _alignment_loss(self, batch: SourceBatch, generator: Generator | None) -> Tensor:
-        """A random source of each row, drawn on random others: half of the rows with the code that these pool to, which
-        `mode="mean"` has, half with that of all but the wanted one, as a draw might have it."""
+        """A random source of each row, drawn on random others, on one alone in most rows: the hardest question, and the
+        cheapest. Half of the rows have the code that the given ones pool to, which `mode="mean"` has, half that of all
+        but the wanted one, as a draw might have it."""
         present = batch.presence(self.source_names)
         given = random_half(present, generator)
+        single = torch.rand(len(batch), generator=generator, device=self.device) < SINGLE
+        given = torch.where(single, one_of(given, generator), given)
         target = self._one_trained(present & ~given, generator)
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each

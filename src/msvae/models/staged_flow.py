@@ -12,7 +12,7 @@ from msvae.errors import ConfigError
 from msvae.flow.agreement import Agreement, agreement
 from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values, rows_by_source
 from msvae.flow.coded import CodedBatch, Evidence, joined
-from msvae.flow.content import Content, pooled
+from msvae.flow.content import Content, one_of, pooled
 from msvae.flow.converter import Converter
 from msvae.flow.fields import GridField, VectorField
 from msvae.flow.grain import Grain
@@ -316,12 +316,7 @@ class StagedFlow(MultiSourceModel):
     ) -> Bool[Tensor, "sources rows"]:
         """A random one of each row's sources, of those whose networks are trained; none in rows without."""
         trained = torch.tensor([name in self.trained_sources for name in self.source_names], device=self.device)
-        wanted = present & trained[:, None]
-        lottery = torch.rand(present.shape, generator=generator, device=self.device)
-        chosen = lottery.masked_fill(~wanted, -1.0).argmax(dim=0)
-        one = torch.zeros_like(wanted)
-        one[chosen, torch.arange(present.shape[1], device=self.device)] = True
-        return one & wanted
+        return one_of(present & trained[:, None], generator)
 
     @torch.no_grad()
     def _latents(self, batch: SourceBatch) -> dict[str, Tensor]:
