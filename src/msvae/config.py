@@ -206,7 +206,7 @@ class FlowConfig(Settings):
     shares: dict[Literal["sources", "code", "converter", "renderer", "alignment"], float] = Field(default_factory=dict)
     guidance: float | None = Field(default=None, ge=0.0, le=20.0)
     begins: float = Field(default=0.0, ge=0.0, le=1.0)
-    evidence: float = Field(default=1.5, ge=0.0, le=20.0)
+    evidence: float = Field(default=2.0, ge=0.0, le=20.0)
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)
     early: float = Field(default=1.7, gt=0.0, le=100.0)
