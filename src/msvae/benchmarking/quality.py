@@ -14,7 +14,7 @@ from msvae.config import SAMPLING_SETTINGS, DataConfig, FlowConfig, RunConfig
 from msvae.data import DataSet, load_data
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.models import MultiSourceModel, SharedFlow, method_named
-from msvae.models.shared_flow import Sampling
+from msvae.models.drawing_flow import Sampling
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet

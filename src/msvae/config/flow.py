@@ -1,0 +1,142 @@
+"""The settings of the shared-latent flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from msvae.config.base import Settings
+
+#: Of `FlowConfig`: what `content="scene"` stands for, where nothing else is said.
+SCENE_SETTINGS = {"aligned": True, "grid": 4, "side": 16, "channels": 8, "patch": 4, "renderer_width": 256}
+
+
+class FlowConfig(Settings):
+    """The shared-latent flow (see docs/flow.md).
+
+    Args:
+        method: `flow`.
+        content: what the sources of a row share: a `class` (a digit in several handwritings), or a `scene` that all of
+            them show pixel by pixel (T1 and T2): other defaults for `aligned`, `grid` and sizes (`SCENE_SETTINGS`).
+        channels, side: latents of a source: a map with that many channels and at most that many cells a side.
+        width, refine, shared_trunk: of the autoencoders: channels of the first map, residual blocks at each size, and
+            whether sources of equal form share their networks, each with its own FiLM.
+        noise: standard deviation of the autoencoders' posterior, in units of the latents' own.
+        edges, even_contrast: see `msvae.flow.autoencoders`.
+        grain: whether samples get the noise that no training image of the source is free of (`msvae.flow.grain`).
+        code, grid: numbers of a token of the shared code, and side of the grid of tokens: 1 for class-like content,
+            more (4 or 8) where it matters what is where.
+        content_width, shift: channels of the first map of the code's encoders, pixels that images move by at random.
+        contrast, prediction, detached: weights of the two terms that the shared code is learned by, and whether a
+            source's latents are predicted from the codes of the others alone (target-detached) or from all.
+        converter, renderer: `flow`, or what the flows are compared with: a `product` of Gaussians around the sources'
+            codes, with N(0, I) for nothing given; a `mean` image for each code, without a private part.
+        converter_width, converter_depth, renderer_width, renderer_depth, heads: of the converter, a Transformer, and
+            of the renderer.
+        patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
+            (the default for one token of content) takes the whole map as one vector, through a residual MLP.
+        aligned, aligned_width: for sources that show one scene pixel by pixel: whether answers to given sources are
+            drawn on what these show (`msvae.flow.alignment`), and channels of the largest maps of that U-Net.
+        dropped: share of rows that the renderer sees without their code, for guidance.
+        sampled: share of rows on which the renderer sees a code drawn by the converter.
+        self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
+        shares: of the budget (or steps) for the stages `sources`, `code`, `converter`, `renderer` (and `alignment`).
+        guidance, evidence: how much of what the code adds to the renderer's flow, and of what the given sources add to
+            the converter's; 1 is unguided. Without a number for guidance, it is measured at the end of training: what
+            makes samples say their codes as well as real images do (`msvae.flow.agreement`).
+        begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
+        code_steps, image_steps, early: Euler steps of the two flows; how much shorter the renderer's first steps are
+            than its last (`msvae.flow.sampler.step_times`).
+        redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
+            images says theirs (`msvae.flow.agreement`); 0 for never.
+        sampling_precision: of the renderer: `fp32`, `bf16`, or `auto`: bf16 where the device computes it natively.
+        reuse: folder of a run of `flow` whose autoencoders are taken over; their stage is left out.
+        extends: folder of a run of `flow` to which the data set's further sources are added: the sizes are that run's,
+            and nothing of its own sources is trained again.
+        added, trained: the sources that were added so far, and those that are added by this run (set by `extends`).
+    """
+
+    method: Literal["flow"] = "flow"
+    content: Literal["class", "scene"] = "class"
+    channels: int = Field(default=16, ge=1, le=256)
+    side: int = Field(default=4, ge=1, le=32)
+    width: int = Field(default=32, ge=1, le=1024)
+    refine: int = Field(default=0, ge=0, le=8)
+    shared_trunk: bool = True
+    noise: float = Field(default=0.1, gt=0.0, le=1.0)
+    edges: float = Field(default=1.0, ge=0.0)
+    even_contrast: bool = True
+    grain: bool = True
+    code: int = Field(default=32, ge=2, le=1024)
+    grid: int = Field(default=1, ge=1, le=16)
+    content_width: int = Field(default=32, ge=1, le=1024)
+    shift: int = Field(default=2, ge=0, le=32)
+    contrast: float = Field(default=1.0, ge=0.0)
+    prediction: float = Field(default=0.5, ge=0.0)
+    detached: bool = True
+    converter: Literal["flow", "product"] = "flow"
+    renderer: Literal["flow", "mean"] = "flow"
+    converter_width: int = Field(default=128, ge=8, multiple_of=4)
+    converter_depth: int = Field(default=3, ge=1, le=64)
+    renderer_width: int = Field(default=512, ge=8, multiple_of=4)
+    renderer_depth: int = Field(default=4, ge=1, le=64)
+    heads: int = Field(default=4, ge=1, le=64)
+    patch: int | None = Field(default=None, ge=1, le=32)
+    aligned: bool = False
+    aligned_width: int = Field(default=32, ge=8, le=1024, multiple_of=8)
+    dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
+    sampled: float = Field(default=0.1, ge=0.0, le=1.0)
+    self_distillation: bool = True
+    shares: dict[Literal["sources", "code", "converter", "renderer", "alignment"], float] = Field(default_factory=dict)
+    guidance: float | None = Field(default=None, ge=0.0, le=20.0)
+    begins: float = Field(default=0.0, ge=0.0, le=1.0)
+    evidence: float = Field(default=2.0, ge=0.0, le=20.0)
+    code_steps: int = Field(default=20, ge=1, le=1000)
+    image_steps: int = Field(default=8, ge=1, le=1000)
+    early: float = Field(default=1.7, gt=0.0, le=100.0)
+    redraws: int = Field(default=3, ge=0, le=100)
+    doubted: float = Field(default=0.25, ge=0.0, lt=1.0)
+    sampling_precision: Literal["auto", "fp32", "bf16"] = "auto"
+    reuse: str | None = None
+    extends: str | None = None
+    added: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scenes_have_defaults_of_their_own(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("content") == "scene":
+            return {**SCENE_SETTINGS, **values}
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _content_of_a_grid_needs_tokens(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("grid", 1) != 1 and "patch" not in values:
+            return {**values, "patch": 1}
+        return values
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> FlowConfig:
+        if self.grid > 1 and self.patch is None:
+            raise ValueError("content on a grid (grid > 1) needs a renderer of tokens: give patch a number")
+        for width in (self.converter_width, self.renderer_width):
+            if width % self.heads:
+                raise ValueError(f"width {width} of a Transformer is no multiple of its {self.heads} heads")
+        return self
+
+
+#: Of `FlowConfig`: how answers are drawn (`msvae.models.drawing_flow.Sampling`), which may be chosen anew at any time.
+SAMPLING_SETTINGS = (
+    "guidance",
+    "begins",
+    "evidence",
+    "code_steps",
+    "image_steps",
+    "early",
+    "redraws",
+    "doubted",
+    "sampling_precision",
+)

@@ -1,0 +1,197 @@
+"""What the flows of a trained `StagedFlow` draw: codes from nothing, and images of codes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
+
+from msvae import flow
+from msvae.config import SAMPLING_SETTINGS, FlowConfig
+from msvae.flow.agreement import QUARTILE, agreement, enough_guidance
+from msvae.models.base import Mode
+from msvae.models.staged_flow import CHUNK, StagedFlow
+from msvae.models.stages import RowSource
+from msvae.networks.precision import autocast_for
+from msvae.source import Source, SourceBatch
+
+# Rows that guidance is measured on, each drawn five times over: one standard error of their share is .01 of 2,048 and
+# .03 of 256. Of larger latents fewer rows are drawn.
+MEASURED_ROWS, MEASURED_LEAST_ROWS, MEASURED_VALUES = 2048, 256, 2**21
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn; may be replaced on a trained model.
+
+    Args:
+        guidance: how much of what the code adds to the renderer's flow; 1 is the flow as trained, None what was
+            measured at the end of training.
+        begins: time of the path from noise (0) to data (1) at which that guidance begins.
+        evidence: how much of what the given sources add to the converter's flow; likewise.
+        code_steps, image_steps: Euler steps of converter and renderer.
+        early: how much shorter the renderer's first steps are than its last.
+        redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
+            images says theirs; the best of the draws is taken.
+        precision: of the renderer, which does nearly all the work: `fp32`, `bf16`, or `auto` for the native one.
+    """
+
+    guidance: float | None
+    begins: float
+    evidence: float
+    code_steps: int
+    image_steps: int
+    early: float = 1.0
+    redraws: int = 0
+    doubted: float = 0.0
+    precision: str = "auto"
+
+    @classmethod
+    def of(cls, config: FlowConfig) -> "Sampling":
+        """What the settings of a run say."""
+        return cls(**{name.removeprefix("sampling_"): getattr(config, name) for name in SAMPLING_SETTINGS})
+
+
+class DrawingFlow(StagedFlow):
+    """Codes drawn by the converter's flow, and images that the renderer draws of codes."""
+
+    def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
+        super().__init__(sources, config)
+        self.sampling = Sampling.of(config)
+        self.measured_guidance: Tensor
+        self.register_buffer("measured_guidance", torch.ones(()))
+
+    @property
+    def guidance(self) -> float:
+        """Of the renderer: the one that is chosen, or the one that was measured."""
+        return float(self.measured_guidance) if self.sampling.guidance is None else self.sampling.guidance
+
+    def end_stage(self, name: str, rows: RowSource) -> None:
+        super().end_stage(name, rows)
+        if name == "renderer" and self.config.renderer == "flow" and not self.config.trained:
+            self._measure_guidance()
+
+    @torch.no_grad()
+    def _measure_guidance(self) -> None:
+        """So that rows from nothing say their codes, before any is drawn again, as real images say theirs."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        values = max(self.autoencoders.networks.size(name) for name in self.source_names)
+        rows = min(MEASURED_ROWS, max(MEASURED_LEAST_ROWS, MEASURED_VALUES // values))
+        parts = self.draw(rows, generator).tensor_split(len(self.source_names))  # one source of a row
+        codes = dict(zip(self.source_names, parts, strict=True))
+        noises = {name: self._private(name, len(code), generator) for name, code in codes.items()}
+
+        def below_quartile(guidance: float) -> float:
+            below = []
+            for name, code in codes.items():
+                said = self._agreement(name, self._rendered(name, code, noises[name], guidance), code)
+                below.append(said < self.agreement.least(name, QUARTILE))
+            return float(torch.cat(below).float().mean())
+
+        self.measured_guidance.fill_(enough_guidance(below_quartile))
+
+    def _slots(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows slots size"]:
+        return code.unflatten(1, (self.content.slots, self.content.size))
+
+    def _draw(self, velocity: flow.Velocity, rows: int, generator: Generator | None) -> Float[Tensor, "rows latent"]:
+        shape = (rows, self.content.slots, self.content.size)
+        noise = torch.randn(shape, generator=generator, device=self.device)
+        return flow.sample(velocity, noise, self.sampling.code_steps).flatten(1)
+
+    def draw(
+        self, rows: int, generator: Generator | None = None, *, from_prior: bool = False
+    ) -> Float[Tensor, "rows latent"]:
+        """Codes from the converter's flow given nothing, which is this model's prior; without that flow N(0, I)."""
+        if self.config.converter == "product":
+            size = self.content.slots * self.content.size
+            return torch.randn(rows, size, generator=generator, device=self.device)
+        evidence = self.content.evidence(self.nothing(rows))
+        return self._draw(self.converter.velocity(evidence), rows, generator)
+
+    def decode(
+        self,
+        code: Float[Tensor, "rows latent"],
+        to: Sequence[str] | str | None = None,
+        mode: Mode = "mean",
+        generator: Generator | None = None,
+    ) -> SourceBatch:
+        images = {}
+        for name in self.wanted(to):
+            latents, _ = self._answered(name, code, mode, generator)
+            images[name] = self._image(name, latents)
+            if mode == "sample":
+                images[name] = self.grain.add(name, images[name], generator)
+        return SourceBatch.complete(images)
+
+    def _answered(
+        self,
+        name: str,
+        code: Float[Tensor, "rows latent"],
+        mode: Mode,
+        generator: Generator | None,
+        shown: Bool[Tensor, " rows"] | None = None,
+    ) -> tuple[Float[Tensor, "rows latents"], Tensor | None]:
+        """Latents for a code, and the noise that is their private part; None for the expectation over it.
+
+        What says the code badly is drawn again, with other noise.
+
+        Args:
+            shown: rows that somebody will see; the others are drawn once.
+        """
+        if mode == "mean" or self.config.renderer == "mean":
+            return self._rendered(name, code, None), None
+        noise = self._private(name, len(code), generator)
+        latents = self._rendered(name, code, noise)
+        if not self.sampling.redraws or not self.sampling.doubted:
+            return latents, noise
+        least = self.agreement.least(name, self.sampling.doubted)
+        said = self._agreement(name, latents, code)
+        if shown is not None:
+            said = said.masked_fill(~shown, math.inf)
+        for _ in range(self.sampling.redraws):
+            doubted = (said < least).nonzero().squeeze(1)
+            if not len(doubted):
+                break
+            other = self._private(name, len(doubted), generator)
+            found = self._rendered(name, code[doubted], other)
+            now = self._agreement(name, found, code[doubted])
+            better = now > said[doubted]
+            chosen = doubted[better]
+            latents = latents.index_copy(0, chosen, found[better])
+            noise, said = noise.index_copy(0, chosen, other[better]), said.index_copy(0, chosen, now[better])
+        return latents, noise
+
+    def _private(self, name: str, rows: int, generator: Generator | None) -> Float[Tensor, "rows latents"]:
+        return torch.randn(rows, self.autoencoders.networks.size(name), generator=generator, device=self.device)
+
+    @torch.no_grad()
+    def _agreement(
+        self, name: str, latents: Float[Tensor, "rows latents"], code: Float[Tensor, "rows latent"]
+    ) -> Float[Tensor, " rows"]:
+        """How well the images of these latents say the code."""
+        said = []
+        for part, wanted in zip(latents.split(CHUNK), self.standard.restore(code).split(CHUNK), strict=True):
+            with autocast_for(self.device, self.sampling.precision):
+                image = SourceBatch.complete({name: self.autoencoders.image(name, part)})
+                tokens = self.content.evidence(image).tokens[self.source_names.index(name)]
+            said.append(agreement(tokens, self._slots(wanted)))
+        return torch.cat(said)
+
+    def _rendered(
+        self, name: str, code: Float[Tensor, "rows latent"], noise: Tensor | None, guidance: float | None = None
+    ) -> Float[Tensor, "rows latents"]:
+        guidance = self.guidance if guidance is None else guidance
+        slots = self._slots(code)
+        if noise is None:
+            return torch.cat([self.renderer.mean(name, part) for part in slots.split(CHUNK)])
+        answers = []
+        with autocast_for(self.device, self.sampling.precision):
+            for part, start in zip(slots.split(CHUNK), noise.split(CHUNK), strict=True):
+                velocity = self.renderer.guided(name, part, guidance, self.sampling.begins)
+                answers.append(flow.sample(velocity, start, self.sampling.image_steps, self.sampling.early))
+        return torch.cat(answers)
+
+    def _image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:
+        return torch.cat([self.autoencoders.image(name, part) for part in latents.split(CHUNK)])
