@@ -260,13 +260,24 @@ def test_steps_of_a_foreign_loop_are_measured_without_the_first_ones_and_by_the_
 
         def advance() -> float:
             trainings[number] += 1
-            return 9.0 if number and trainings[number] <= 5 else 2.0 / (1 + number)
+            return 9.0 if number and trainings[number] <= 5 else 1.0 / (1 + number)
 
         return advance
 
     calibration = Calibration(tmp_path / "calibration.json")
     per_step = calibrate_loop(calibration, "rival", fresh, batch_size=7)
-    assert per_step == pytest.approx(0.5)
-    assert trainings == [10, 15, 15, 15]  # two windows of five at least
+    assert per_step == pytest.approx(0.25)
+    assert trainings == [2, 20, 20, 20]  # three windows of five, which are 15 seconds
     assert Calibration(tmp_path / "calibration.json").entries["rival"]["batch_size"] == 7
-    assert calibration.steps("rival", 60.0) == {"training": 120}
+    assert calibration.steps("rival", 60.0) == {"training": 240}
+
+
+def test_slow_steps_of_a_foreign_loop_are_measured_in_short_windows(tmp_path: Path) -> None:
+    taken: list[float] = []
+
+    def advance() -> float:
+        taken.append(8.0)
+        return 8.0
+
+    assert calibrate_loop(Calibration(tmp_path / "calibration.json"), "slow", lambda: advance) == pytest.approx(8.0)
+    assert len(taken) == 2 + 3 * (1 + 2)

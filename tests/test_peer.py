@@ -47,7 +47,7 @@ def test_the_adapter_answers_our_questions(method: str) -> None:
     rows.values.update(changed)  # what is not given has no influence
     assert torch.equal(alone, model.sample(rows.select(["m1"]), ["m0"], mode="mean").values["m0"])
     assert model.encode(rows).mean.shape == (5, 512)
-    made = model.decode(model.draw(4, _seeded(), from_prior=True))
+    made = model.decode(model.draw(4, _seeded(), from_prior=True), None, "sample", _seeded())
     assert made.values["m2"].shape == (4, 3, 28, 28)
     assert not model.has_fitted_sampler
 

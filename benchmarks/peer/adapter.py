@@ -89,7 +89,14 @@ class PeerModel(MultiSourceModel):
         ]
         return torch.cat([shared, *own], dim=1).float()
 
-    def decode(self, code: Tensor, to: Sequence[str] | str | None = None) -> SourceBatch:
+    def decode(
+        self,
+        code: Tensor,
+        to: Sequence[str] | str | None = None,
+        mode: Mode = "mean",
+        generator: torch.Generator | None = None,
+    ) -> SourceBatch:
+        """Expected images in both modes, as its own `predict` gives."""
         images = {}
         length = code.shape[1] - len(self.sources) * self.private
         shared, private = code[:, :length], code[:, length:].unflatten(1, (len(self.sources), self.private))

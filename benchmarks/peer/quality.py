@@ -66,6 +66,21 @@ class Trainer:
         return DatasetOutput(data=blank, masks=batch.present)
 
 
+def trained(trainer: Trainer, steps: int, path: Path) -> float:
+    """Train it, or take the weights of an earlier training of as many steps; returns the training's seconds."""
+    if path.exists():
+        kept = torch.load(path, weights_only=True)
+        if kept["steps"] == steps:
+            trainer.model.load_state_dict(kept["weights"])
+            return kept["seconds"]
+    spent = sum(trainer.advance() for _ in range(steps))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    torch.save({"steps": steps, "seconds": spent, "weights": trainer.model.state_dict()}, unfinished)
+    unfinished.replace(path)
+    return spent
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stubs", type=Path, help="folder of stand-ins for what the peer imports")
@@ -117,8 +132,9 @@ def main() -> None:
         assert yardstick is not None
         label = f"peer {name}"
         steps = calibration.steps(label, terms.budget)
+        folder = arguments.runs / terms.file_name.removesuffix(".json") / f"peer-{name}-seed{seed}"
         trainer = Trainer(methods[name], data.split("train"), seed)
-        spent = sum(trainer.advance() for _ in range(sum(steps.values())))
+        spent = trained(trainer, sum(steps.values()), folder / "model.pt")
         model = PeerModel(data.sources, trainer.model)
         model.fit_sampler(data.split("train"), seed)
         facts = {
@@ -131,7 +147,6 @@ def main() -> None:
             "settings": {"note": methods[name].note},
         }
         figures = judge(comparison, model, data, yardstick, label, seed, facts)
-        folder = arguments.runs / terms.file_name.removesuffix(".json") / f"peer-{name}-seed{seed}"
         write_json(folder / "metrics.json", figures)
         print(
             f"{label}, seed {seed}: {sum(steps.values())} steps, coherence {figures['conditional_coherence']}",

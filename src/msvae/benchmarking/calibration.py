@@ -28,7 +28,8 @@ REPEATS = 3
 ROUNDING = 1e-6  # of a step: 60 s of 0.2 s are 300
 FEWEST_WINDOWS, MOST_WINDOWS = 3, 20
 SECONDS_A_REPEAT = 15.0
-SHORT_WINDOW = 5  # steps, of loops that are not ours
+SHORT_WINDOW = 5  # steps, of loops that are not ours; fewer, where these take longer than
+SECONDS_A_WINDOW = 5.0
 ONE_STAGE = {"training": 1.0}
 Windows = Mapping[str, list[float]]
 
@@ -133,14 +134,16 @@ def calibrate_loop(
         facts: whatever else is to be kept.
     """
     advance = fresh()
-    first = sum(advance() for _ in range(2 * SHORT_WINDOW)) / 2
-    count = min(MOST_WINDOWS, max(2, int(SECONDS_A_REPEAT / first)))
+    advance()  # allocates
+    once = advance()
+    length = min(SHORT_WINDOW, max(1, int(SECONDS_A_WINDOW / once)))
+    count = min(MOST_WINDOWS, max(2, int(SECONDS_A_REPEAT / (length * once))))
     repeats = []
     for _ in range(REPEATS):
         advance = fresh()
-        for _ in range(SHORT_WINDOW):
+        for _ in range(length):
             advance()
-        windows = [sum(advance() for _ in range(SHORT_WINDOW)) / SHORT_WINDOW for _ in range(count)]
+        windows = [sum(advance() for _ in range(length)) / length for _ in range(count)]
         repeats.append({"training": windows})
     (per_step,) = calibration.record(name, repeats, **facts).values()
     return per_step
