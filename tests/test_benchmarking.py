@@ -1,6 +1,7 @@
 """Comparisons under one budget: equal terms, kept results, honest timings; on few rows and tiny networks."""
 
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from msvae.models import SharedFlow
 from msvae.training import gates
 from msvae.training.checkpoint import RunFolder
 from msvae.training.gates import Gate
+from msvae.training.progress import Quiet
 from msvae.training.run import Run
 
 ROOT = Path(__file__).parent.parent
@@ -156,6 +158,36 @@ def test_how_to_sample_may_change_without_training_again(tmp_path: Path, monkeyp
     assert isinstance(other.model, SharedFlow)
     assert (other.model.guidance, other.model.sampling.redraws, other.config.model.guidance) == (3.0, 0, 3.0)
     assert run(**{"model.code": 5}).folder.latest().stat().st_mtime_ns != trained
+
+
+def test_ablations_stand_in_a_table_of_their_own_and_those_of_drawing_are_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yardstick, "verifier_of", trained_once)
+    ablations = runpy.run_path(str(ROOT / "benchmarks" / "ablations.py"))
+    terms = Terms("colours", budget=12.0, missing=0.0, test_rows=20, generated_rows=20, photographs=0)
+    fixed = {**tiny_settings("flow"), **TINY_TRAINING, "data.options.variants": 1, "data.sources": ["blue", "green"]}
+    comparison = Comparison(terms, tmp_path / "calibration.json", tmp_path / "results", tmp_path / "runs", fixed)
+    measured = {stage: [1.0] for stage in ("sources", "code", "converter", "renderer")}
+    Calibration(comparison.calibration).record("flow", [measured], dict.fromkeys(measured, 0.25))
+    names = ["whole", "Gaussian product for the converter", "no redraws"]
+    ablations["ablate"](comparison, names, 0, Quiet())
+    rows = {row["method"]: row for row in comparison.table.rows}
+    assert list(rows) == names
+    assert [rows[name]["steps"] for name in names] == [12, 9, 12]
+    assert rows["no redraws"]["settings"]["redraws"] == 0
+    assert rows["whole"]["failed_gates"]  # three steps a stage teach nothing
+    assert len(list((tmp_path / "runs" / "quality-colours-12s").iterdir())) == 2
+    with pytest.raises(ConfigError, match="Did you mean 'no redraws'"):
+        ablations["ablate"](comparison, ["no redraw"], 0, Quiet())
+
+
+def test_every_ablation_changes_the_flow(tmp_path: Path) -> None:
+    whole = compared_config("colours", "flow", {"training": 1}).model
+    ablations = runpy.run_path(str(ROOT / "benchmarks" / "ablations.py"))["ABLATIONS"]
+    models = [compared_config("colours", "flow", {"training": 1}, settings=a.dotted).model for a in ablations.values()]
+    assert models[0] == whole
+    assert len({model.model_dump_json() for model in models}) == len(ablations)
 
 
 def test_several_seeds_are_a_mean_and_half_their_range(tmp_path: Path) -> None:

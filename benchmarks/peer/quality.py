@@ -132,7 +132,7 @@ def main() -> None:
         assert yardstick is not None
         label = f"peer {name}"
         steps = calibration.steps(label, terms.budget)
-        folder = arguments.runs / terms.file_name.removesuffix(".json") / f"peer-{name}-seed{seed}"
+        folder = comparison.folder_of(f"peer-{name}", seed)
         trainer = Trainer(methods[name], data.split("train"), seed)
         spent = trained(trainer, sum(steps.values()), folder / "model.pt")
         model = PeerModel(data.sources, trainer.model)

@@ -49,6 +49,10 @@ class Comparison:
     def table(self) -> Results:
         return Results(self.results / self.terms.file_name, self.terms)
 
+    def folder_of(self, method: str, seed: int) -> Path:
+        """Where its run is."""
+        return self.runs / self.terms.file_name.removesuffix(".json") / f"{method}-seed{seed}"
+
 
 def compare(
     comparison: Comparison,
@@ -81,32 +85,36 @@ def compare(
     yardstick = comparison_yardstick(comparison, data, display)
     for method, seed in wanted:
         steps = calibration.steps(method, comparison.terms.budget)
-        folder = comparison.runs / comparison.terms.file_name.removesuffix(".json") / f"{method}-seed{seed}"
         config = _config(comparison, method, steps, seed)
+        folder = comparison.folder_of(method, seed)
         run = trained_as(config, folder, again=again, display=display, title=f"{method}, seed {seed}")
-        facts = {
-            "steps": sum(steps.values()),
-            "stages": steps,
-            "training_seconds": round(run.folder.state().seconds, 1),
-            "batch_size": run.config.training.batch_size,
-            "rows_in_training": len(data.split("train")),
-            "precision": run.config.training.precision,
-            "optimizer": run.config.training.optimizer,
-            "settings": run.config.model.model_dump(mode="json"),
-        }
-        figures = judge(comparison, run.model, data, yardstick, method, seed, facts, display)
+        figures = judge(comparison, run.model, data, yardstick, method, seed, facts_of(run, steps, data), display)
         write_json(run.folder.path / "metrics.json", figures)
     return comparison.table
 
 
+def facts_of(run: Run, steps: Mapping[str, int], data: DataSet) -> dict[str, Any]:
+    """What the row of a run of ours says beside its figures."""
+    return {
+        "steps": sum(steps.values()),
+        "stages": dict(steps),
+        "training_seconds": round(run.folder.state().seconds, 1),
+        "batch_size": run.config.training.batch_size,
+        "rows_in_training": len(data.split("train")),
+        "precision": run.config.training.precision,
+        "optimizer": run.config.training.optimizer,
+        "settings": run.config.model.model_dump(mode="json"),
+    }
+
+
 def comparison_data(comparison: Comparison) -> DataSet:
     """The rows that all methods are trained and tested on."""
-    return load_data(_config(comparison, "poe", ONE_STEP).data)
+    return load_data(_data_config(comparison))
 
 
 def comparison_yardstick(comparison: Comparison, data: DataSet, display: Display | None = None) -> Yardstick:
     """The judges of all methods: verifiers of training rows that no image was removed from."""
-    whole: DataConfig = _config(comparison, "poe", ONE_STEP).data.model_copy(update={"missing": 0.0})
+    whole = _data_config(comparison).model_copy(update={"missing": 0.0})
     return make_yardstick(data, comparison.extent, load_data(whole).split("train"), display)
 
 
@@ -141,6 +149,12 @@ def judge(
 
 def _config(comparison: Comparison, method: str, steps: Mapping[str, int], seed: int = 0) -> RunConfig:
     return compared_config(comparison.terms.data, method, steps, seed, comparison.terms.missing, comparison.settings)
+
+
+def _data_config(comparison: Comparison) -> DataConfig:
+    """The rows, whatever the method: settings of models do not fit all of them."""
+    of_data = {name: value for name, value in comparison.settings.items() if name.startswith("data.")}
+    return _config(replace(comparison, settings=of_data), "poe", ONE_STEP).data
 
 
 def trained_as(
