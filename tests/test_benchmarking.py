@@ -15,6 +15,8 @@ from conftest import TINY, TINY_TRAINING, Command, tiny_settings
 from msvae.api import run_config
 from msvae.benchmarking import calibration as calibrating
 from msvae.benchmarking.calibration import Calibration, calibrate, calibrate_loop
+from msvae.benchmarking.markdown import by_method
+from msvae.benchmarking.pages import BEGIN, END
 from msvae.benchmarking.quality import Comparison, compare, trained_as
 from msvae.benchmarking.results import Results, Terms, summary
 from msvae.benchmarking.settings import compared_config
@@ -275,6 +277,35 @@ def test_the_command_writes_the_page(msvae: Command, tmp_path: Path) -> None:
     msvae("bench", "table", "--results", "results", "-o", "page.md")
     assert "| poe |" in (tmp_path / "page.md").read_text()
     assert "Did you mean 'mopoe'" in msvae("bench", "quality", "--methods", "moppoe", code=2).stderr
+
+
+def test_figures_go_into_the_pages_of_their_methods(msvae: Command, tmp_path: Path) -> None:
+    results = Results(tmp_path / "results" / "quality-x.json", TERMS)
+    for seed, coherence in enumerate((0.25, 0.75)):
+        results.add(_row(seed, {"coherence_1": coherence}), {"coherence_1": 0.9})
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    for name in ("poe", "mvae"):
+        (pages / f"{name}.md").write_text(f"Words.\n\n{BEGIN}\nold figures\n{END}\nMore words.\n")
+    for _ in range(2):  # written again it stays the same
+        said = msvae("bench", "table", "--results", "results", "-o", "page.md", "--pages", "pages").stdout
+        assert "in 2 pages" in said
+        page = (pages / "poe.md").read_text()
+        assert page.startswith("Words.")
+        assert page.endswith(f"{END}\nMore words.\n")
+        assert "old figures" not in page
+        assert "| 2 | 0.500 ± 0.250 |" in page
+        assert "Not measured yet." in (pages / "mvae.md").read_text()
+    (pages / "mvae.md").write_text("no place")
+    assert "no place for figures" in msvae("bench", "table", "--results", "results", "--pages", "pages", code=2).stderr
+    assert (pages / "mvae.md").read_text() == "no place"
+
+
+def test_the_best_method_stands_first() -> None:
+    rows = [
+        {"method": name, "figures": {"coherence_1": value}} for name, value in (("a", 0.5), ("b", None), ("c", 0.7))
+    ]
+    assert list(by_method(rows)) == ["c", "a", "b"]
 
 
 def test_the_scripts_explain_themselves_without_the_peer() -> None:

@@ -1,9 +1,10 @@
 """The tables of all comparisons as one Markdown page, made of the files of results alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msvae.benchmarking.markdown import by_method, cell, header, line
 from msvae.benchmarking.results import Results
 from msvae.reporting.tables import number
 from msvae.training.files import read_json
@@ -59,13 +60,13 @@ def _quality_table(table: Results, variant: str = "") -> str:
     missing = f", {terms.missing:.0%} of the training images missing" if terms.missing else ""
     title = f"{terms.data}, {terms.budget:g} s of training{missing}"
     lines = [f"## {title}; {variant}" if variant else f"## {title}", ""]
-    lines += _header(["method", "steps", "epochs", "seeds", *(heading for heading, _, _ in cells)])
-    for method, rows in _by_method(table.rows):
+    lines += header(["method", "steps", "epochs", "seeds", *(heading for heading, _, _ in cells)])
+    for method, rows in by_method(table.rows).items():
         row = rows[0]
         facts = [method, str(row["steps"]), _epochs(row), str(len(rows))]
-        lines.append(_line([*facts, *(_cell([r["figures"].get(figure) for r in rows], d) for _, figure, d in cells)]))
-    real = [_cell([table.ceilings.get(figure)], digits) for _, figure, digits in cells]
-    lines.append(_line(["*real rows*", "", "", "", *real]))
+        lines.append(line([*facts, *(cell([r["figures"].get(figure) for r in rows], d) for _, figure, d in cells)]))
+    real = [cell([table.ceilings.get(figure)], digits) for _, figure, digits in cells]
+    lines.append(line(["*real rows*", "", "", "", *real]))
     looked = "all" if terms.test_rows is None else str(terms.test_rows)
     lines += [
         "",
@@ -84,22 +85,6 @@ def _epochs(row: Mapping[str, Any]) -> str:
     return number(row["steps"] * row["batch_size"] / row["rows_in_training"], 1)
 
 
-def _by_method(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    methods: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        methods.setdefault(row["method"], []).append(row)
-    return list(methods.items())
-
-
-def _cell(values: Sequence[float | None], digits: int) -> str:
-    """A figure, or the mean of several seeds with half of their range behind it."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return number(None)
-    mean = number(sum(known) / len(known), digits)
-    return mean if len(known) == 1 else f"{mean} ± {number((max(known) - min(known)) / 2, digits)}"
-
-
 def _circumstances(rows: Sequence[Mapping[str, Any]]) -> str:
     """Where and when the rows were measured, once if it was the same for all."""
     machines = sorted({f"{row['processor']}, {row['threads']} threads, torch {row['torch']}" for row in rows})
@@ -114,8 +99,8 @@ def anchors_section(path: Path) -> str:
     content = read_json(path)
     lines = ["## Published figures (not measured here)", "", content["note"], ""]
     for group in content["groups"]:
-        lines += [f"**{group['title']}**", "", *_header(["method", *group["columns"], "read from"])]
-        lines += [_line([row["method"], *map(str, row["values"]), row["mark"]]) for row in group["rows"]]
+        lines += [f"**{group['title']}**", "", *header(["method", *group["columns"], "read from"])]
+        lines += [line([row["method"], *map(str, row["values"]), row["mark"]]) for row in group["rows"]]
         lines.append("")
     return "\n".join(lines)
 
@@ -123,8 +108,8 @@ def anchors_section(path: Path) -> str:
 def table_section(path: Path) -> str:
     """A table whose columns and cells the file has ready."""
     content = read_json(path)
-    lines = [f"## {content['title']}", "", content["note"], "", *_header(content["columns"])]
-    lines += [_line([str(cell) for cell in row]) for row in content["table"]]
+    lines = [f"## {content['title']}", "", content["note"], "", *header(content["columns"])]
+    lines += [line([str(cell) for cell in row]) for row in content["table"]]
     when = content["circumstances"]
     lines += ["", f"{when['date']}; {when['processor']}, {when['threads']} threads; commit {when['commit']}.", ""]
     return "\n".join(lines)
@@ -139,11 +124,3 @@ def page(results: Path, anchors: Path | None = None) -> str:
     ready = [path for kind in ("translation", "speed") for path in sorted(results.glob(f"{kind}-*.json"))]
     parts += [table_section(path) for path in ready]
     return "\n".join(part for part in parts if part)
-
-
-def _header(names: Sequence[str]) -> list[str]:
-    return [_line(names), "|" + " --- |" * len(names)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

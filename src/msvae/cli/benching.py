@@ -137,19 +137,27 @@ def table(
         "benchmarks/anchors.json"
     ),
     out: Annotated[Path, typer.Option("--out", "-o", help="The Markdown file.")] = Path("docs/benchmarks.md"),
+    pages: Annotated[Path, typer.Option("--pages", help="Folder of the methods' own pages.")] = Path("docs/methods"),
     as_json: Json = False,
 ) -> None:
-    """Write all tables as one Markdown page.
+    """Write all tables as one Markdown page, and each method's figures into its own page.
 
     Example:
 
         msvae bench table --results benchmarks/results -o docs/benchmarks.md
     """
+    from msvae.benchmarking.pages import write_figures
     from msvae.benchmarking.tables import page
+    from msvae.models import METHODS
     from msvae.training.files import write_text
 
     write_text(out, page(results, anchors if anchors.exists() else None))
-    say(f"Tables: {out}", {"page": str(out)}, as_json)
+    own = [str(path) for path in write_figures(pages, list(METHODS), results)]
+    say(
+        f"Tables: {out}" + (f", and in {len(own)} pages of {pages}" if own else ""),
+        {"page": str(out), "pages": own},
+        as_json,
+    )
 
 
 def _calibration_file(path: Path, data: str, results: Path = RESULTS) -> Path:
