@@ -1,0 +1,136 @@
+"""What the shared-latent flow consists of, and how rows become latents and codes."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from msvae.config import FlowConfig
+from msvae.errors import ConfigError
+from msvae.flow.agreement import Agreement
+from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values
+from msvae.flow.coded import CodedBatch, Evidence
+from msvae.flow.content import Content, pooled
+from msvae.flow.converter import Converter
+from msvae.flow.fields import GridField, VectorField
+from msvae.flow.grain import Grain
+from msvae.flow.renderer import Renderer
+from msvae.models.base import MultiSourceModel
+from msvae.networks.spatial import MapNetworks
+from msvae.source import Source, SourceBatch
+
+CHUNK = 512
+#: Of the images that are encoded together: large maps, which leave the caches, take twice as long.
+VALUES_AT_ONCE = 2_000_000
+
+
+class FlowParts(MultiSourceModel):
+    """The networks of the shared-latent flow; `StagedFlow` trains them, `SharedFlow` answers with them."""
+
+    def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
+        super().__init__(sources)
+        if len(sources) < 2:
+            raise ConfigError(f"Method 'flow' needs two sources or more, got {self.source_names}.")
+        self.config = config
+        names = self.source_names
+        latent_networks = MapNetworks(
+            sources, config.channels, config.width, config.side, config.refine, config.shared_trunk, config.added
+        )
+        self.autoencoders = Autoencoders(sources, latent_networks, config.noise, config.edges, config.even_contrast)
+        self.grain = Grain(sources)
+        content_networks = MapNetworks(
+            sources, 2 * config.content_width, config.content_width, max(4, config.grid), 0, config.shared_trunk,
+            config.added, decoders=False,
+        )  # fmt: skip
+        sizes = {name: latent_networks.size(name) for name in names}
+        self.content = Content(
+            sources, content_networks, config.code, config.grid, sizes, config.shift,
+            config.contrast, config.prediction, config.detached,
+        )  # fmt: skip
+        slots, size = self.content.slots, config.code
+        self.converter = Converter(names, slots, size, config.converter_width, config.converter_depth, config.heads)
+        width, depth = config.renderer_width, config.renderer_depth
+        shapes = latent_networks.map_shape
+        alone = config.added if config.shared_trunk else names
+        field: VectorField | GridField = (
+            GridField(shapes, width, depth, config.heads, config.patch, alone)
+            if config.patch is not None
+            else VectorField(shapes, width, depth, alone)
+        )
+        only_mean = config.renderer == "mean"
+        self.renderer = Renderer(shapes, slots, size, field, width, config.dropped, only_mean)
+        self.standard = Standardiser(slots * size)
+        self.agreement = Agreement(names)
+        self.spread: Tensor
+        self.register_buffer("spread", torch.ones(len(names), slots * size))
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """What each stage trains."""
+        return {
+            "sources": self.autoencoders,
+            "code": self.content,
+            "converter": self.converter,
+            "renderer": self.renderer,
+        }
+
+    @property
+    def trained_sources(self) -> tuple[str, ...]:
+        """The sources whose networks are trained: all, or those that are added to a trained model."""
+        return self.config.trained or self.source_names
+
+    def extend(self, base: "FlowParts") -> None:
+        """Take over all of a trained model of some of the sources; only the others are trained from now on."""
+        known = base.state_dict()
+        spread = known.pop("spread")
+        self.load_state_dict(known, strict=False)
+        for index, name in enumerate(base.source_names):
+            self.spread[self.source_names.index(name)] = spread[index]
+
+    def take_autoencoders(self, other: MultiSourceModel) -> None:
+        """Take over the trained autoencoders, and the grain, of another flow of the same sources.
+
+        Raises:
+            ConfigError: if they do not fit.
+        """
+        if not isinstance(other, FlowParts):
+            raise ConfigError("Setting 'model.reuse': the run is of another method than 'flow'.")
+        if self.config.grain and not other.config.grain:
+            raise ConfigError("Setting 'model.reuse': the run has measured no grain; set model.grain=false here too.")
+        try:
+            self.autoencoders.load_state_dict(other.autoencoders.state_dict())
+            if self.config.grain:
+                self.grain.load_state_dict(other.grain.state_dict())
+        except RuntimeError:
+            raise ConfigError(
+                f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
+                f"sources ({', '.join(self.source_names)}) or sizes."
+            ) from None
+        self.content.begin_with(self.autoencoders.networks)
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, min(CHUNK, VALUES_AT_ONCE // sum(source.value_count for source in self.sources)))
+
+    @torch.no_grad()
+    def _latents(self, batch: SourceBatch) -> dict[str, Tensor]:
+        """Standardised latents of every source by row; zero where it is absent."""
+        codes = self.autoencoders.latents(present_values(batch, self.source_names))
+        return {name: self.autoencoders.by_row(name, codes, batch) for name in self.source_names}
+
+    @torch.no_grad()
+    def _coded(self, batch: SourceBatch, latents: dict[str, Tensor] | None = None) -> CodedBatch:
+        evidence = self.content.evidence(batch)
+        found = {name: value.detach() for name, value in (latents or self._latents(batch)).items()}
+        present = dict(zip(self.source_names, evidence.present, strict=True))
+        return CodedBatch({}, present, found, evidence)
+
+    def _standardised(self, tokens: Float[Tensor, "rows slots size"]) -> Float[Tensor, "rows slots size"]:
+        return self.standard(tokens.flatten(1)).view_as(tokens)
+
+    def _whole(
+        self, evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None
+    ) -> Float[Tensor, "rows slots size"]:
+        """The code that the present sources pool to, standardised."""
+        return self._standardised(pooled(evidence, log_weights))
