@@ -26,7 +26,8 @@ import numpy as np
 from PIL import Image
 
 from msvae.data.formats import Reading, array_format, arrays_in, image_format, read_header, read_images
-from msvae.data.own.layout import find_layout, read_table
+from msvae.data.own.finding import find_layout
+from msvae.data.own.layout import read_table
 from msvae.data.own.settings import OwnSettings, SourceSettings, read_settings
 from msvae.errors import MsvaeError
 

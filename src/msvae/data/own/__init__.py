@@ -6,7 +6,7 @@ from typing import Any
 
 from msvae.data.base import DataSet
 from msvae.data.own.cache import cached, files_fingerprint
-from msvae.data.own.layout import find_layout
+from msvae.data.own.finding import find_layout
 from msvae.data.own.settings import RUN_OPTIONS, SETTINGS_FILE, OwnSettings, checked, read_settings
 from msvae.data.own.survey import Tell, propose, survey
 from msvae.errors import ConfigError, DataError, unknown

@@ -6,7 +6,7 @@ from typing import Any
 
 from msvae.data.base import SPLITS
 from msvae.data.own.cache import trial
-from msvae.data.own.layout import find_layout
+from msvae.data.own.finding import find_layout
 from msvae.data.own.settings import read_settings, write_settings
 from msvae.data.own.survey import Survey, Tell, propose, summary, survey
 
