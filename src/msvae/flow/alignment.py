@@ -63,7 +63,7 @@ class Alignment(nn.Module):
         present: Bool[Tensor, "sources rows"],
         log_weights: Float[Tensor, "sources rows"] | None = None,
     ) -> list[Float[Tensor, "rows channels height width"]]:
-        """Fused maps of three sizes; images that do not count are not read. Zeros in rows where none does.
+        """Fused maps of four sizes; images that do not count are not read. Zeros in rows where none does.
 
         Args:
             images: by source, all rows in the sources' value ranges.

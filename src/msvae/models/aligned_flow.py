@@ -23,6 +23,9 @@ from msvae.source import Source, SourceBatch, check_batch
 
 EXPECTED = 0.5  # share of training rows with the code expected from S, which `mode="mean"` has, not that of all others
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
+#: Rows of the last stage's batches where `training.batch_size` is 128: 8 for images of 64 x 64 pixels or more. In equal
+#: time many small steps learn far more than few large ones.
+PIXELS_AT_ONCE, FEWEST_ROWS, MOST_ROWS, OF_ROWS = 32_768, 8, 32, 128
 SHARES = {"sources": 0.15, "code": 0.1, "converter": 0.06, "renderer": 0.15, "alignment": 0.54}
 
 
@@ -42,7 +45,9 @@ class AlignedFlow(SharedFlow):
     @property
     def stages(self) -> tuple[Stage, ...]:
         *before, renderer = super().stages  # whose gate would ask for rows from nothing, which need the last stage
-        last = Stage("alignment", self.shares["alignment"], rows=0.25, rate=2.0, gate="alignment")
+        pixels = self.sources[0].shape[1] * self.sources[0].shape[2]
+        rows = min(MOST_ROWS, max(FEWEST_ROWS, PIXELS_AT_ONCE // pixels)) / OF_ROWS
+        last = Stage("alignment", self.shares["alignment"], rows=rows, rate=2.0, gate="alignment")
         return (*before, replace(renderer, gate=None), last)
 
     @property
