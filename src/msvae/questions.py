@@ -169,7 +169,10 @@ def interpolate(
 
 
 def weight_path(names: Sequence[str], steps: int = 9) -> list[dict[str, float]]:
-    """Weights that walk from the first source over the others to the last, one-hot at each source."""
+    """Weights that walk from the first source over the others to the last.
+
+    One-hot at every source if `steps` - 1 is a multiple of their number - 1, else at the two ends.
+    """
     if len(names) < 2 or steps < len(names):
         raise ConfigError(
             f"A path of weights needs two sources or more and a step for each; got {names}, {steps} steps."

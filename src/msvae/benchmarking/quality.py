@@ -32,7 +32,7 @@ class Comparison:
         calibration: file of the measured seconds of a step; what it lacks is measured and added.
         results: folder of the tables.
         runs: folder of the trained runs; a run that was stopped goes on when the comparison is started again.
-        settings: over the data set's own (see `settings.COMPARED`), by dotted names.
+        settings: over the data set's own (see `settings.JOINT`), by dotted names.
     """
 
     terms: Terms

@@ -22,7 +22,9 @@ def train(
         int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of weights, order, noise.")
     ] = None,
     sources: Annotated[str | None, typer.Option("--sources", help="Only these sources, such as blue,green.")] = None,
-    missing: Annotated[float | None, typer.Option("--missing", help="Share of training images removed.")] = None,
+    missing: Annotated[
+        float | None, typer.Option("--missing", help="Share of training, validation images removed.")
+    ] = None,
     missing_seed: Annotated[int | None, typer.Option("--missing-seed", help="Seed of that removal.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of settings; options win over it.")] = None,
     set_: Settings = None,

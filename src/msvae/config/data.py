@@ -14,7 +14,7 @@ class DataConfig(Settings):
         name: a built-in set, or the path of your own data (see `docs/data.md`).
         options: what that set can be told (see `msvae data info NAME`).
         sources: only these sources; all when None.
-        missing: share of the sources removed at random from training rows; every row keeps one.
+        missing: share of the sources removed at random from training and validation rows; every row keeps one.
         missing_seed: seed of that removal.
     """
 

@@ -34,7 +34,7 @@ def known_set(name: str) -> KnownSet:
 
 
 def prepared(data: DataSet, config: DataConfig) -> DataSet:
-    """A set with only the wanted sources, and the wanted share of training images removed."""
+    """A set with only the wanted sources, and the wanted share of training and validation images removed."""
     if config.sources is not None:
         data = data.only(config.sources)
     return data.with_missing(config.missing, config.missing_seed)

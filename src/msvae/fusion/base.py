@@ -31,7 +31,7 @@ class Fusion(nn.Module):
     """The contract. A new fusion is one file with a subclass, one line in `FUSIONS` and nothing else.
 
     Every fusion holds to: absent sources and sources of weight 0 have no influence at all; only the ratios of weights
-    count; a one-hot weight is as good as that source alone; a row without sources gives the prior. The order of
+    count; a one-hot weight is as good as that source alone; a row without sources gives N(0, I). The order of
     sources does not matter unless `symmetric` is False.
     """
 

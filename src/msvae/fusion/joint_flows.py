@@ -20,9 +20,9 @@ HIDDEN, TRANSFORMS = (64, 64), 3
 class JointFlows(Fusion):
     """q(z | x_1, .., x_M) by a joint encoder; q(z | x_m) by a flow that reads what the encoder of source m says.
 
-    For any other subset q(z | x_S) ~ prod_{m in S} q(z | x_m), which has no closed form: particles drawn from the flows
-    of S, weighed by the product over their mixture's density (sampling importance resampling), stand for it. User
-    weights are powers of the flows. Needs zuko.
+    For any other subset q(z | x_S) ~ prod_{m in S} q(z | x_m), which has no closed form: particles drawn from the
+    flows of S, weighed by the product over their mixture's density (sampling importance resampling), stand for it; so
+    do those of one flow for a single source. User weights are powers of the flows. Needs zuko.
     """
 
     symmetric = False

@@ -81,7 +81,7 @@ class MultiSourceModel(nn.Module):
         return self.loss(batch, generator)
 
     def encode(self, batch: SourceBatch, weights: Weights | None = None, rule: str = "own") -> Posterior:
-        """q(code | present sources), with a user's weight per source; a row without sources gets the prior.
+        """q(code | present sources), with a user's weight per source; a row without sources gets N(0, I).
 
         Args:
             weights: `{source: weight >= 0}`, only their ratios count; weight 0 removes a source exactly. A source that
