@@ -18,8 +18,8 @@ class TrainingConfig(Settings):
             leaves a stage out.
         batch_size: rows of one optimiser step.
         accumulation: number of equal parts a batch is computed in, to save memory.
-        optimizer: `muon`: orthogonalised momentum for the weights of ungrouped convolutions and of linear maps that have
-            16 inputs and outputs or more and are not large, AdamW for all others; or `adamw` for all.
+        optimizer: `muon`: orthogonalised momentum for the weights of ungrouped convolutions and of linear maps that
+            have 16 inputs and outputs or more and are not large, AdamW for all others; or `adamw` for all.
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
         ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off.
         precision: `fp32`, `bf16` or `fp16`; `auto` takes bf16 where the machine computes it natively. What
