@@ -5,15 +5,17 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from msvae import flow
 from msvae.flow.coded import Evidence
-from msvae.flow.content import contrast, pooled, random_half
+from msvae.flow.content import LOGIT_LIMIT, Content, contrast, pooled, random_half
 from msvae.flow.converter import Converter, log_of, subset_of_any_size
 from msvae.flow.density import log_density, normal_log_density
 from msvae.flow.sampler import step_times
+from msvae.networks.spatial import MapNetworks
 from msvae.networks.transformer import Transformer, attention, grid_positions, hidden_where
+from msvae.source import Source, SourceBatch
 
 MEAN, DEVIATION = 1.5, 0.4
 
@@ -36,6 +38,27 @@ def test_the_flow_of_a_gaussian_carries_noise_to_mean_plus_deviation_times_noise
     assert errors[2] < 0.03
     assert errors[0] / errors[1] == pytest.approx(2, abs=0.3)  # Euler's error is of first order
     assert errors[1] / errors[2] == pytest.approx(2, abs=0.3)
+
+
+def test_adams_error_is_of_second_order() -> None:
+    start = noise(50, 3)
+    expected = MEAN + DEVIATION * start
+    errors = [
+        float((flow.sample(gaussian_velocity, start, n, solver="adams") - expected).abs().max()) for n in (50, 100, 200)
+    ]
+    assert errors[2] < 0.001
+    assert errors[0] / errors[1] == pytest.approx(4, abs=0.6)
+    assert errors[1] / errors[2] == pytest.approx(4, abs=0.6)
+
+
+@pytest.mark.parametrize("early", [0.5, 3.0])
+def test_adams_is_exact_where_the_velocity_is_linear_in_time_after_its_first_step(early: float) -> None:
+    def velocity(state: Tensor, time: Tensor) -> Tensor:
+        return time[:, None].expand_as(state)
+
+    found = flow.sample(velocity, noise(2, 3), 7, early, "adams") - noise(2, 3)
+    lost = step_times(7, early)[1] ** 2 / 2  # of the first step, which has no step before it
+    torch.testing.assert_close(found, torch.full((2, 3), 0.5 - lost).double())
 
 
 def test_one_step_from_noise_is_the_mean() -> None:
@@ -305,3 +328,22 @@ def test_the_converter_learns_a_conditional_distribution() -> None:
         quarters = torch.bincount(((free[:, 0, 0] > 0).long() * 2 + (free[:, 0, 1] > 0).long()), minlength=4) / 500
         torch.testing.assert_close(quarters, torch.full((4,), 0.25), atol=0.1, rtol=0)
         assert float((model.mean(given) - given.tokens[0]).abs().mean()) < 0.15
+
+
+@torch.no_grad()
+def test_evidence_stays_bounded_however_long_the_features_become() -> None:
+    """A token's length is lost, so that an optimiser may let the features grow without end; the pooling must not become
+    the choice of one source."""
+    sources = [Source("a", (1, 8, 8)), Source("b", (1, 8, 8))]
+    networks = MapNetworks(sources, 4, 4, 4, 0, decoders=False)
+    content = Content(sources, networks, 6, 1, {"a": 5, "b": 5}, 0)
+    batch = SourceBatch.complete({name: torch.rand(9, 1, 8, 8) for name in "ab"})
+    assert torch.equal(content.evidence(batch).logits, torch.zeros(2, 9, 1))  # at first all count alike
+    for head in content.evidences.values():
+        assert isinstance(head, nn.Linear)
+        nn.init.normal_(head.weight)
+    maps = networks.encode(batch.values)["a"]
+    logits = [content._read("a", length * maps.abs())[..., -1] for length in (1e4, 1e7)]
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-3, rtol=1e-3)
+    assert len(logits[0].unique()) == 9
+    assert float(logits[0].abs().max()) <= LOGIT_LIMIT

@@ -19,6 +19,7 @@ from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.flow.autoencoders import Standardiser
 from msvae.models import SharedFlow, build_model
 from msvae.models.stages import RowSource, Stage
+from msvae.posterior import Posterior
 from msvae.source import Source, SourceBatch
 from msvae.training import augmented_rows, gates, loop
 from msvae.training.checkpoint import RunFolder
@@ -178,6 +179,26 @@ def test_gates_see_what_is_wrong() -> None:
     figures = gates.code(model, validation).figures
     assert 0 < figures["probe"] < 1
     assert figures["probe_chance"] == pytest.approx(0.1, abs=0.05)
+    assert 0 < figures["probe_of_all"] < 1
+
+
+def test_the_code_of_all_sources_has_to_know_what_that_of_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    validation = msvae.load_data(api.run_config("colours", settings={"data.options.variants": 1}).data).split(
+        "validation"
+    )
+    model = tiny_model("flow", list(validation.sources)).eval()
+    labels = validation.labels
+    assert labels is not None
+
+    def forgets(self: SharedFlow, batch: SourceBatch) -> Posterior:
+        """Everything, where it is given several sources; nothing of the class, where it is given one."""
+        index = labels[: len(batch)] if len(batch.names) == 1 else torch.zeros(len(batch)).long()
+        return Posterior.single(torch.eye(10)[index], torch.zeros(len(batch), 10))
+
+    monkeypatch.setattr(SharedFlow, "encode", forgets)
+    found = gates.code(model, validation)
+    assert found.figures["probe"] > 0.9
+    assert "less than that of one" in str(found.failure)
 
 
 def test_retrieval_and_agreement_of_known_codes() -> None:

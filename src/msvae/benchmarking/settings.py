@@ -25,9 +25,10 @@ JOINT: dict[str, dict[str, Any]] = {
         "training.batch_size": 128,
     },
 }
-#: Of single methods, where their own defaults could not be trained in a budget of minutes.
+#: Of single methods, where their own defaults could not be trained in a budget of minutes, or are left to the data.
 OWN: dict[str, dict[str, Any]] = {
     "codevae": {"model.decodes": "drawn"},  # all 2^M - 1 subsets would leave it a hundred steps
+    "flow": {"model.content": "class"},
 }
 #: Of single methods on a set: weights beside beta, brought to the scale of its likelihoods.
 RESCALED: dict[str, dict[str, dict[str, Any]]] = {

@@ -20,6 +20,7 @@ class FlowConfig(Settings):
         method: `flow`.
         content: what the sources of a row share: a `class` (a digit in several handwritings), or a `scene` that all of
             them show pixel by pixel (T1 and T2): other defaults for `aligned`, `grid` and sizes (`SCENE_SETTINGS`).
+            `auto` asks the training rows (`msvae.training.content`); without any it is `class`.
         channels, side: latents of a source: a map with that many channels and at most that many cells a side.
         width, refine, shared_trunk: of the autoencoders: channels of the first map, residual blocks at each size, and
             whether sources of equal form share their networks, each with its own FiLM.
@@ -47,8 +48,8 @@ class FlowConfig(Settings):
             the converter's; 1 is unguided. Without a number for guidance, it is measured at the end of training: what
             makes samples say their codes as well as real images do (`msvae.flow.agreement`).
         begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
-        code_steps, image_steps, early: Euler steps of the two flows; how much shorter the renderer's first steps are
-            than its last (`msvae.flow.sampler.step_times`).
+        code_steps, image_steps, early, solver: steps of the two flows; how much shorter the renderer's first steps are
+            than its last; `adams` (second order) or `euler` (`msvae.flow.sampler`).
         redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
             images says theirs (`msvae.flow.agreement`); 0 for never.
         sampling_precision: of the renderer: `fp32`, `bf16`, or `auto`: bf16 where the device computes it natively.
@@ -59,7 +60,7 @@ class FlowConfig(Settings):
     """
 
     method: Literal["flow"] = "flow"
-    content: Literal["class", "scene"] = "class"
+    content: Literal["auto", "class", "scene"] = "auto"
     channels: int = Field(default=16, ge=1, le=256)
     side: int = Field(default=4, ge=1, le=32)
     width: int = Field(default=32, ge=1, le=1024)
@@ -96,6 +97,7 @@ class FlowConfig(Settings):
     code_steps: int = Field(default=20, ge=1, le=1000)
     image_steps: int = Field(default=8, ge=1, le=1000)
     early: float = Field(default=1.7, gt=0.0, le=100.0)
+    solver: Literal["adams", "euler"] = "adams"
     redraws: int = Field(default=3, ge=0, le=100)
     doubted: float = Field(default=0.25, ge=0.0, lt=1.0)
     sampling_precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -136,6 +138,7 @@ SAMPLING_SETTINGS = (
     "code_steps",
     "image_steps",
     "early",
+    "solver",
     "redraws",
     "doubted",
     "sampling_precision",

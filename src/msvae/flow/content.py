@@ -14,6 +14,7 @@ from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
 
 TEMPERATURE = 0.1
+LOGIT_LIMIT = 2.0  # the surest source counts at most e^4 times as much as the least sure one
 
 
 class Content(nn.Module):
@@ -49,10 +50,13 @@ class Content(nn.Module):
         self.names = tuple(source.name for source in sources)
         self.networks, self.size, self.grid, self.shift = networks, size, grid, shift
         self.contrast, self.prediction, self.detached = contrast, prediction, detached
-        self.heads, self.predictors = nn.ModuleDict(), nn.ModuleDict()
+        self.heads, self.evidences, self.predictors = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for name in self.names:
             inputs = networks.size(name) if grid == 1 else networks.map_shape[name][0]
-            self.heads[f"of_{name}"] = nn.Linear(inputs, size + 1)
+            self.heads[f"of_{name}"] = nn.Linear(inputs, size)
+            self.evidences[f"of_{name}"] = nn.Linear(inputs, 1)
+            nn.init.zeros_(self.evidences[f"of_{name}"].weight)  # at first all sources count alike
+            nn.init.zeros_(self.evidences[f"of_{name}"].bias)
             self.predictors[f"of_{name}"] = nn.Sequential(
                 nn.Linear(self.slots * size, hidden), nn.SiLU(), nn.Linear(hidden, latent_sizes[name])
             )
@@ -94,8 +98,10 @@ class Content(nn.Module):
             cells = maps.flatten(1)[:, None]
         else:
             cells = F.interpolate(maps, (self.grid, self.grid), mode="bilinear").flatten(2).transpose(1, 2)
-        outputs = self.heads[f"of_{name}"](cells).float()
-        return torch.cat([on_sphere(outputs[..., : self.size]), outputs[..., self.size :]], dim=-1)
+        tokens = on_sphere(self.heads[f"of_{name}"](cells).float())
+        # A token's length is lost, so nothing holds that of the features, on which the logits must not depend.
+        evidence = self.evidences[f"of_{name}"](F.layer_norm(cells, cells.shape[-1:]) / math.sqrt(cells.shape[-1]))
+        return torch.cat([tokens, LOGIT_LIMIT * torch.tanh(evidence.float() / LOGIT_LIMIT)], dim=-1)
 
     def loss(
         self, evidence: Evidence, latents: dict[str, Tensor], generator: Generator | None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(state of (rows, ..), times of (rows,)) -> velocity of (rows, ..)"""
+Solver = Literal["euler", "adams"]
 
 
 def step_times(steps: int, early: float = 1.0) -> list[float]:
@@ -28,12 +30,25 @@ def step_times(steps: int, early: float = 1.0) -> list[float]:
 
 
 def sample(
-    velocity: Velocity, noise: Float[Tensor, "rows *shape"], steps: int, early: float = 1.0
+    velocity: Velocity,
+    noise: Float[Tensor, "rows *shape"],
+    steps: int,
+    early: float = 1.0,
+    solver: Solver = "euler",
 ) -> Float[Tensor, "rows *shape"]:
-    """Euler steps from t = 0 to t = 1, at `step_times`."""
-    state = noise
+    """Steps from t = 0 to t = 1, at `step_times`, with one evaluation each.
+
+    `adams` extrapolates the velocity to the middle of a step from that of the step before (Adams and Bashforth, second
+    order): its error falls with the square of the number of steps, Euler's with the number.
+    """
+    state, before, length_before = noise, None, 0.0
     for time, after in pairwise(step_times(steps, early)):
-        state = state + (after - time) * velocity(state, torch.full((noise.shape[0],), time, device=noise.device))
+        length = after - time
+        now = velocity(state, torch.full((noise.shape[0],), time, device=noise.device))
+        middle = now if before is None else now + length / (2 * length_before) * (now - before)
+        state = state + length * middle
+        if solver == "adams":
+            before, length_before = now, length
     return state
 
 

@@ -8,6 +8,7 @@ from msvae.metrics.coherence import (
     within_class_variance,
 )
 from msvae.metrics.frechet import Moments, frechet_distance, frechet_of_moments
+from msvae.metrics.local_fit import local_fit
 from msvae.metrics.pixels import PixelQuality, joined_quality, pixel_quality
 from msvae.metrics.probe import linear_probe
 from msvae.metrics.retrieval import Retrieval, retrieval
@@ -24,6 +25,7 @@ __all__ = [
     "joined_quality",
     "joint_coherence",
     "linear_probe",
+    "local_fit",
     "pixel_quality",
     "retrieval",
     "within_class_variance",

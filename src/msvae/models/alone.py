@@ -76,7 +76,7 @@ class FlowSource(SingleVae):
     def __init__(self, model: SharedFlow, name: str) -> None:
         size = model.autoencoders.networks.size(name)
         super().__init__(size, size)
-        self.name, self.steps, self.early = name, model.sampling.image_steps, model.sampling.early
+        self.name, self.sampling = name, model.sampling
         self.autoencoders, self.renderer = model.autoencoders, model.renderer
         self.slots, self.size = model.content.slots, model.content.size
 
@@ -88,11 +88,11 @@ class FlowSource(SingleVae):
         return self.autoencoders.image(self.name, latents)
 
     def generate(self, noise: Float[Tensor, "rows noise"]) -> Tensor:
-        rows = noise.shape[0]
+        rows, how = noise.shape[0], self.sampling
         code = noise.new_zeros(rows, self.slots, self.size)
         known = torch.zeros(rows, dtype=torch.bool, device=noise.device)
         velocity = self.renderer.velocity([(self.name, rows)], code, known)
-        return self.decode(sample(velocity, noise, self.steps, self.early))
+        return self.decode(sample(velocity, noise, how.image_steps, how.early, how.solver))
 
 
 def alone(model: MultiSourceModel, name: str) -> SingleVae:

@@ -32,8 +32,9 @@ class Sampling:
             measured at the end of training.
         begins: time of the path from noise (0) to data (1) at which that guidance begins.
         evidence: how much of what the given sources add to the converter's flow; likewise.
-        code_steps, image_steps: Euler steps of converter and renderer.
+        code_steps, image_steps: steps of converter and renderer.
         early: how much shorter the renderer's first steps are than its last.
+        solver: how steps are taken (`msvae.flow.sampler.sample`).
         redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
             images says theirs; the best of the draws is taken.
         precision: of the renderer, which does nearly all the work: `fp32`, `bf16`, or `auto` for the native one.
@@ -45,6 +46,7 @@ class Sampling:
     code_steps: int
     image_steps: int
     early: float = 1.0
+    solver: flow.Solver = "adams"
     redraws: int = 0
     doubted: float = 0.0
     precision: str = "auto"
@@ -99,7 +101,7 @@ class DrawingFlow(StagedFlow):
     def _draw(self, velocity: flow.Velocity, rows: int, generator: Generator | None) -> Float[Tensor, "rows latent"]:
         shape = (rows, self.content.slots, self.content.size)
         noise = torch.randn(shape, generator=generator, device=self.device)
-        return flow.sample(velocity, noise, self.sampling.code_steps).flatten(1)
+        return flow.sample(velocity, noise, self.sampling.code_steps, solver=self.sampling.solver).flatten(1)
 
     def draw(
         self, rows: int, generator: Generator | None = None, *, from_prior: bool = False
@@ -181,17 +183,22 @@ class DrawingFlow(StagedFlow):
         return torch.cat(said)
 
     def _rendered(
-        self, name: str, code: Float[Tensor, "rows latent"], noise: Tensor | None, guidance: float | None = None
+        self,
+        name: str,
+        code: Float[Tensor, "rows latent"],
+        noise: Tensor | None,
+        guidance: float | None = None,
+        solver: flow.Solver | None = None,
     ) -> Float[Tensor, "rows latents"]:
-        guidance = self.guidance if guidance is None else guidance
+        guidance, how = self.guidance if guidance is None else guidance, self.sampling
         slots = self._slots(code)
         if noise is None:
             return torch.cat([self.renderer.mean(name, part) for part in slots.split(CHUNK)])
         answers = []
         with autocast_for(self.device, self.sampling.precision):
             for part, start in zip(slots.split(CHUNK), noise.split(CHUNK), strict=True):
-                velocity = self.renderer.guided(name, part, guidance, self.sampling.begins)
-                answers.append(flow.sample(velocity, start, self.sampling.image_steps, self.sampling.early))
+                velocity = self.renderer.guided(name, part, guidance, how.begins)
+                answers.append(flow.sample(velocity, start, how.image_steps, how.early, solver or how.solver))
         return torch.cat(answers)
 
     def _image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:

@@ -142,7 +142,7 @@ class SharedFlow(DrawingFlow):
                     images[name] = self._image(name, own)
                     continue
             if mixed is not None:
-                drawn = self._rendered(name, codes, mixed.repeat_interleave(n, dim=0), guidance=1.0)
+                drawn = self._rendered(name, codes, mixed.repeat_interleave(n, dim=0), guidance=1.0, solver="euler")
             else:
                 drawn, noise = self._answered(name, codes, mode, generator, share < 1.0)
                 if vector is not None and bool(kept.any()):

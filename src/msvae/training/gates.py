@@ -17,6 +17,7 @@ from msvae.models.base import MultiSourceModel
 
 GATE_ROWS = 1000
 GENERATED_ROWS = 256
+POOLING_LOSS = 0.1  # of accuracy; the probes' own errors are below it
 CHANCE = 3.0  # retrieval has to be this many times better than chance
 
 
@@ -79,7 +80,10 @@ def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: C
 
 @torch.no_grad()
 def code(model: MultiSourceModel, rows: Rows) -> Gate:
-    """The code of one source: a linear probe where there are labels, and retrieval of a row by its other sources."""
+    """The code of one source: a linear probe where there are labels, and retrieval of a row by its other sources.
+
+    The code of all sources is probed too, and has to know about as much: else their evidence is pooled badly.
+    """
     codes, index = _own_codes(model, rows)
     figures = {"retrieval": _retrieval(codes, index)}
     chance = 1.0 / GENERATED_ROWS
@@ -90,6 +94,10 @@ def code(model: MultiSourceModel, rows: Rows) -> Gate:
             figures["probe"] = sum(known) / len(known)
             shares = torch.bincount(rows.labels).float() / len(rows.labels)
             figures["probe_chance"] = float(shares.max())
+            everything = _probe(model.encode(rows.batch(slice(0, GATE_ROWS))).mean.to("cpu"), rows.labels[:GATE_ROWS])
+            figures["probe_of_all"] = figures["probe"] if everything is None else everything
+            if figures["probe_of_all"] < figures["probe"] - POOLING_LOSS:
+                return Gate(figures, "the code of all sources knows less than that of one.")
             if figures["probe"] > min(0.9, 1.5 * figures["probe_chance"]):
                 return Gate(figures)
     if figures["retrieval"] > CHANCE * chance:

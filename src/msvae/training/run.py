@@ -13,6 +13,7 @@ from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
+from msvae.training.content import with_known_content
 from msvae.training.devices import native_precision
 from msvae.training.loop import fit
 from msvae.training.progress import Display, Quiet, teller
@@ -79,6 +80,7 @@ def train_run(
     base = _base(config)
     if base is not None:
         config, rows = _extended(base, config, rows)
+    config = with_known_content(config, rows, display or Quiet())
     model = _fresh_model(rows, config, networks)
     if isinstance(model, SharedFlow):
         if base is not None:

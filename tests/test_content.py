@@ -1,0 +1,92 @@
+"""What the sources of a row share: found in the data, unless a person says it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY_TRAINING, tiny_settings
+
+from msvae import api
+from msvae.config import FlowConfig
+from msvae.data import DataSet
+from msvae.data.base import complete_rows
+from msvae.metrics import local_fit
+from msvae.source import Source
+from msvae.training import gates
+from msvae.training.content import with_known_content
+from msvae.training.gates import Gate
+from msvae.training.progress import Quiet
+
+
+def blobs(rows: int, channels: int, seed: int) -> torch.Tensor:
+    """Smooth random images."""
+    white = torch.randn(rows, channels, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return F.avg_pool2d(white, 5, stride=1, padding=2)
+
+
+def data(same_scene: bool, present: np.ndarray | None = None) -> DataSet:
+    first = blobs(80, 1, 0)
+    second = -first.repeat(1, 3, 1, 1) if same_scene else blobs(80, 3, 1)
+    sources = [Source("first", (1, 16, 16)), Source("second", (3, 16, 16))]
+    images = {"first": (first / 4 + 0.5).clamp(0, 1).numpy(), "second": (second / 4 + 0.5).clamp(0, 1).numpy()}
+    rows = complete_rows(sources, images, np.arange(80, dtype=np.int32) % 2)
+    return DataSet("mine", {"train": rows, "validation": rows, "test": rows}, shared_content=same_scene)
+
+
+def test_a_filtered_version_is_explained_and_another_image_is_not() -> None:
+    images = blobs(64, 2, 0)
+    kernel = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(2))
+    assert local_fit(images, F.conv2d(images, kernel, padding=1)) > 0.95
+    assert local_fit(images, images.abs()) > 0.5
+    assert abs(local_fit(images, blobs(64, 2, 1))) < 0.05
+    assert local_fit(images, torch.zeros(64, 1, 16, 16)) <= 1.0  # nothing to explain: a number all the same
+
+
+@pytest.mark.parametrize(("same_scene", "kind"), [(True, "scene"), (False, "class")])
+def test_the_data_say_what_is_shared(same_scene: bool, kind: str) -> None:
+    config = api.run_config(method="flow")
+    assert isinstance(config.model, FlowConfig)
+    assert config.model.content == "auto"
+    assert not config.model.aligned
+    known = with_known_content(config, data(same_scene), Quiet()).model
+    assert isinstance(known, FlowConfig)
+    assert known.content == kind
+    assert known.aligned == same_scene
+
+
+def test_what_a_person_chose_stays() -> None:
+    by_hand = api.run_config(method="flow", settings={"model.content": "class"})
+    assert with_known_content(by_hand, data(True), Quiet()) == by_hand
+    sized = api.run_config(method="flow", settings={"model.channels": 5})
+    found = with_known_content(sized, data(True), Quiet()).model
+    assert isinstance(found, FlowConfig)
+    assert (found.content, found.channels, found.grid) == ("scene", 5, 4)
+
+
+def test_sources_of_other_sizes_or_without_common_rows_share_a_class() -> None:
+    config = api.run_config(method="flow")
+    scene = data(True)
+    rows = scene.split("train")
+    nowhere = {"first": torch.arange(80) < 40, "second": torch.arange(80) >= 40}
+    apart = DataSet("mine", {"train": type(rows)(rows.sources, rows.values, nowhere, rows.labels)}, False)
+    other = complete_rows(
+        [Source("a", (1, 8, 8)), Source("b", (1, 9, 8))],
+        {"a": np.zeros((20, 1, 8, 8)), "b": np.zeros((20, 1, 9, 8))},
+        np.zeros(20, dtype=np.int32),
+    )
+    for each in (apart, DataSet("mine", {"train": other}, False)):
+        known = with_known_content(config, each, Quiet()).model
+        assert isinstance(known, FlowConfig)
+        assert known.content == "class"
+
+
+def test_a_run_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(gates.GATES):
+        monkeypatch.setitem(gates.GATES, name, lambda model, rows: Gate({}))
+    settings = {**tiny_settings("flow"), **TINY_TRAINING, "training.steps": 5}
+    run = api.train(data(True), "flow", out=tmp_path / "run", settings=settings)
+    assert isinstance(run.config.model, FlowConfig)
+    assert run.config.model.content == "scene"
+    assert run.folder.config().model == run.config.model
