@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY_TRAINING, tiny_settings
 
+from conftest import TINY_TRAINING, tiny_settings
 from msvae import api
 from msvae.config import FlowConfig
 from msvae.data import DataSet
