@@ -4,8 +4,9 @@
     python benchmarks/ablations.py --data polymnist --budget 3m --only "whole,no grain"
 
 Every stage takes as many steps as it does in the whole model (see `msvae bench calibrate`), but for parts whose steps
-cost something else: these are measured when they are needed, best on an idle machine. What only changes how answers are
-drawn is asked of the whole model, without training. A row is kept at once; what is there is not done again.
+cost something else: these are measured when they are needed, best on an idle machine. All take over the autoencoders of
+the whole model, so that rows differ by the part alone; what only changes how answers are drawn is asked of the whole
+model, without training. A row is kept at once; what is there is not done again.
 """
 
 import argparse
@@ -73,6 +74,7 @@ ABLATIONS: dict[str, Ablation] = {
     "4 steps of the renderer": Ablation({"image_steps": 4}),
     "32 steps of the renderer": Ablation({"image_steps": 32}),
     "5 steps of the converter": Ablation({"code_steps": 5}),
+    "Euler's steps": Ablation({"solver": "euler"}),
 }
 
 
@@ -111,13 +113,18 @@ def ablate(comparison: Comparison, names: list[str], seed: int, display: Display
             calibrate(calibration, label, lambda steps, n=name: config_of(n, steps), display)
     data = comparison_data(comparison)
     yardstick = comparison_yardstick(comparison, data, display)
+    base = comparison.folder_of(WHOLE, seed)
+    trained_through(config_of(WHOLE, calibration.steps("flow", terms.budget)), base, display, f"{WHOLE}, seed {seed}")
     for name in wanted:
         ablation = ABLATIONS[name]
         steps = calibration.steps(measured_as[name], terms.budget)
         if ablation.settings.get("converter") == "product":
             steps["converter"] = 0
-        folder = comparison.folder_of(WHOLE if ablation.only_drawn else name.replace(" ", "-"), seed)
-        run, failures = trained_through(config_of(name, steps), folder, display, f"{name}, seed {seed}")
+        config, folder = config_of(name, steps), base
+        if not ablation.only_drawn:
+            folder = comparison.folder_of(name.replace(" ", "-"), seed)
+            config = config.model_copy(update={"model": config.model.model_copy(update={"reuse": str(base)})})
+        run, failures = trained_through(config, folder, display, f"{name}, seed {seed}")
         facts = {**facts_of(run, steps, data), "failed_gates": failures}
         judge(comparison, run.model, data, yardstick, name, seed, facts, display)
 

@@ -179,6 +179,11 @@ def test_ablations_stand_in_a_table_of_their_own_and_those_of_drawing_are_not_tr
     assert [rows[name]["steps"] for name in names] == [12, 9, 12]
     assert rows["no redraws"]["settings"]["redraws"] == 0
     assert rows["whole"]["failed_gates"]  # three steps a stage teach nothing
+    reused = open_run(comparison.folder_of("Gaussian-product-for-the-converter", 0)).model
+    whole = open_run(comparison.folder_of("whole", 0)).model
+    for name, value in whole.state_dict().items():
+        if name.startswith(("autoencoders.", "grain.")):
+            assert torch.equal(value, reused.state_dict()[name])
     assert len(list((tmp_path / "runs" / "quality-colours-12s").iterdir())) == 2
     with pytest.raises(ConfigError, match="Did you mean 'no redraws'"):
         ablations["ablate"](comparison, ["no redraw"], 0, Quiet())

@@ -1,6 +1,7 @@
 """Metrics against independent implementations and hand-made cases."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 from conftest import random_batch, tiny_model
 from msvae.data import DataSet, complete_rows
-from msvae.evaluation import evaluate_model
+from msvae.evaluation import Extent, evaluate_model, make_yardstick
 from msvae.evaluation.verifier import train_classifier
+from msvae.evaluation.walks import walks
 from msvae.metrics import (
     Moments,
     Retrieval,
@@ -24,7 +26,7 @@ from msvae.metrics import (
     retrieval,
     within_class_variance,
 )
-from msvae.source import Source
+from msvae.source import Source, SourceBatch
 
 
 def test_frechet_distance_has_its_closed_forms() -> None:
@@ -75,7 +77,7 @@ def test_quality_of_parts_joins_to_that_of_all_rows() -> None:
 
 def test_evaluation_in_parts_is_that_of_all_rows_at_once(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """How many rows are asked of a model at a time changes neither means nor ceilings."""
-    from msvae.evaluation import Extent, extent, make_yardstick
+    from msvae.evaluation import extent
 
     data = digits.only(["blue", "green"])
     model = tiny_model("moe", data.sources)
@@ -203,6 +205,35 @@ def test_an_untrained_model_scores_badly(digits: DataSet) -> None:
         *("blue->yellow", "blue->green", "yellow->blue", "yellow->green", "green->blue", "green->yellow"),
         *("blue+yellow->green", "blue+green->yellow", "yellow+green->blue"),
     }
+
+
+def test_walks_of_weights_are_measured_step_by_step(digits: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that jumps once has its whole way in one step; one that mixes images has even ones, and legible ends."""
+    data = digits.only(["blue", "green"])
+    model = tiny_model("poe", data.sources)
+    assert model.latent_rules
+    stick = make_yardstick(data, Extent(generated=10, photographs=10))
+
+    def answers(turn: Callable[[float], float]) -> None:
+        def sample(
+            self: object, given: SourceBatch, to: list[str], *, weights: dict[str, float], **_: object
+        ) -> SourceBatch:
+            blue, green = (given.values[name] for name in to + [name for name in given.names if name not in to])
+            return SourceBatch.complete({to[0]: torch.lerp(blue, green, turn(weights[to[0]]))})
+
+        monkeypatch.setattr(type(model), "sample", sample)
+
+    answers(lambda weight: float(weight < 0.5))
+    jumps = walks(model, data.split("test"), stick)
+    answers(lambda weight: 1.0 - weight)
+    mixes = walks(model, data.split("test"), stick)
+    assert set(jumps) == set(model.latent_rules)
+    for rule in model.latent_rules:
+        assert jumps[rule]["largest_share"] == pytest.approx(1.0)
+        assert jumps[rule]["legible"] == pytest.approx(jumps[rule]["legible_ends"], abs=0.06)
+        assert 1 / 8 < mixes[rule]["largest_share"] < 0.35
+        assert mixes[rule]["legible_ends"] == jumps[rule]["legible_ends"] > 0.9
+        assert mixes[rule]["largest_step"] < jumps[rule]["largest_step"]
 
 
 def test_sets_without_labels_get_pixel_figures_alone() -> None:

@@ -11,6 +11,7 @@ from msvae.evaluation.generation import generation
 from msvae.evaluation.photographs import Album
 from msvae.evaluation.probing import probes
 from msvae.evaluation.reconstruction import reconstructions
+from msvae.evaluation.walks import walks
 from msvae.evaluation.yardstick import Yardstick, make_yardstick
 from msvae.models.base import MultiSourceModel
 from msvae.training.progress import Display, Quiet, tracked
@@ -53,6 +54,7 @@ def evaluate_model(
         ("conversion", lambda: conversions(model, data, yardstick, extent, album, seed)),
         ("generation", lambda: generation(model, yardstick, extent, album, seed)),
         ("probe", lambda: probes(model, data, seed)),
+        ("walks", lambda: walks(model, test, yardstick)),
         ("photographs", lambda: album.figures() if album is not None else {}),
     ]
     answers: dict[str, Any] = {name: ask() for name, ask in tracked(questions, display, "evaluating", len(questions))}
@@ -69,6 +71,7 @@ def evaluate_model(
         "generation": answers["generation"],
         "photographs": answers["photographs"],
         "probe": answers["probe"],
+        "walks": answers["walks"],
         "ceilings": {**yardstick.figures, **rebuilt},
         "seconds": round(time.perf_counter() - began, 1),
         "seed": seed,

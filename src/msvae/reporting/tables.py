@@ -74,6 +74,15 @@ def summary_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
             ),
         ]
     lines += [(f"linear probe of the code from {subset}", number(value)) for subset, value in figures["probe"].items()]
+    for rule, walk in figures.get("walks", {}).items():
+        share, even = number(walk["largest_share"]), number(1 / walk["steps"])
+        lines.append(
+            (
+                f"walks of weights, {rule}",
+                f"largest step {share} of the way (even steps {even}); legible {number(walk.get('legible'))} "
+                f"(ends {number(walk.get('legible_ends'))})",
+            )
+        )
     return lines
 
 
