@@ -28,9 +28,9 @@ def walks(model: MultiSourceModel, test: Rows, yardstick: Yardstick) -> dict[str
 
     Returns:
         By rule: `step`, the root of the feature distance of a step, and `largest_step`, that of a walk's largest one,
-        means over the walks (None without ImageNet features); `largest_share`, what the largest step has of a walk's whole length,
-        1/8 where all are equal; `legible`, the share of images in which the verifier is sure of a class, and
-        `legible_ends`, the same of both ends (None without labels).
+        means over the walks (None without ImageNet features); `largest_share`, what the largest step has of a walk's
+        whole length, 1/8 where all are equal; `legible`, the share of images in which the verifier is sure of a class,
+        and `legible_ends`, the same of both ends (None without labels).
     """
     names = [source.name for source in model.sources]
     pairs = [(first, names[(index + 1) % len(names)]) for index, first in enumerate(names)] if len(names) > 1 else []
