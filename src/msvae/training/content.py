@@ -1,5 +1,6 @@
 """What the sources of a row share, where the settings leave it to the data."""
 
+from collections import defaultdict
 from itertools import permutations
 from statistics import fmean
 
@@ -12,7 +13,7 @@ from msvae.metrics import local_fit
 from msvae.networks.pairs import network_input
 from msvae.training.progress import Display
 
-SCENE = 0.25  # of a source's variance explained, mean over the pairs; see docs/flow.md for what known sets have
+SCENE = 0.3  # of a source's variance explained by another; what known sets have stands in docs/flow.md
 PROBED_ROWS, FEWEST_ROWS, MOST_SOURCES = 128, 16, 5
 
 
@@ -24,23 +25,26 @@ def with_known_content(config: RunConfig, data: DataSet, display: Display) -> Ru
     fit = scene_fit(data.split("train"))
     kind = "scene" if fit is not None and fit > SCENE else "class"
     if fit is not None:
-        display.note(f"A local filter of one source explains {fit:.0%} of another's variance: model.content={kind}.")
+        display.note(f"A local filter of its nearest source explains {fit:.0%} of a source: model.content={kind}.")
     chosen = {name: getattr(model, name) for name in model.model_fields_set}
     return config.model_copy(update={"model": FlowConfig(**{**chosen, "content": kind})})
 
 
 def scene_fit(rows: Rows) -> float | None:
-    """`local_fit` of the sources, mean over the ordered pairs; None where they are no images of one size, or too few
-    rows have two of them."""
+    """How much of a source the nearest one of the others explains (`local_fit`), mean over the sources.
+
+    None where they are no images of one size, or too few rows have two of them.
+    """
     sources = rows.sources[:MOST_SOURCES]
     sizes = {source.shape[1:] if source.is_image else None for source in rows.sources}
     if len(sizes) > 1 or None in sizes:
         return None
-    fits = []
+    fits: dict[str, list[float]] = defaultdict(list)
     for first, second in permutations(sources, 2):
         both = (rows.present[first.name] & rows.present[second.name]).nonzero().squeeze(1)
         chosen = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(0))[:PROBED_ROWS]]
         if len(chosen) >= FEWEST_ROWS:
             batch = rows.batch(chosen)
-            fits.append(local_fit(*(network_input(source, batch.values[source.name]) for source in (first, second))))
-    return fmean(fits) if fits else None
+            images = (network_input(source, batch.values[source.name]) for source in (first, second))
+            fits[second.name].append(local_fit(*images))
+    return fmean(max(values) for values in fits.values()) if fits else None
