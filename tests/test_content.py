@@ -56,6 +56,13 @@ def test_the_data_say_what_is_shared(same_scene: bool, kind: str) -> None:
     assert known.aligned == same_scene
 
 
+def test_short_budgets_train_a_class() -> None:
+    for budget, kind in ((179, "class"), (180, "scene")):
+        known = with_known_content(api.run_config(method="flow", budget=budget), data(True), Quiet()).model
+        assert isinstance(known, FlowConfig)
+        assert known.content == kind
+
+
 def test_what_a_person_chose_stays() -> None:
     by_hand = api.run_config(method="flow", settings={"model.content": "class"})
     assert with_known_content(by_hand, data(True), Quiet()) == by_hand

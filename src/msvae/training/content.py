@@ -14,18 +14,24 @@ from msvae.networks.pairs import network_input
 from msvae.training.progress import Display
 
 SCENE = 0.3  # of a source's variance explained by another; what known sets have stands in docs/flow.md
+LEAST_BUDGET = 180.0  # seconds: a scene has five stages, and large networks in them
 PROBED_ROWS, FEWEST_ROWS, MOST_SOURCES = 128, 16, 5
 
 
 def with_known_content(config: RunConfig, data: DataSet, display: Display) -> RunConfig:
-    """The settings with `class` or `scene` in place of `model.content=auto`, as training rows show it."""
+    """The settings with `class` or `scene` in place of `model.content=auto`, as training rows show it.
+
+    Budgets that are too short for the stages of a scene train a `class`.
+    """
     model = config.model
     if not isinstance(model, FlowConfig) or model.content != "auto":
         return config
     fit = scene_fit(data.split("train"))
-    kind = "scene" if fit is not None and fit > SCENE else "class"
+    short = config.training.budget is not None and config.training.budget < LEAST_BUDGET
+    kind = "scene" if fit is not None and fit > SCENE and not short else "class"
     if fit is not None:
-        display.note(f"A local filter of its nearest source explains {fit:.0%} of a source: model.content={kind}.")
+        why = f", and {LEAST_BUDGET:g} s are the least for a scene" if short and fit > SCENE else ""
+        display.note(f"A local filter of the nearest source explains {fit:.0%} of a source{why}: model.content={kind}.")
     chosen = {name: getattr(model, name) for name in model.model_fields_set}
     return config.model_copy(update={"model": FlowConfig(**{**chosen, "content": kind})})
 
