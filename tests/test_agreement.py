@@ -43,14 +43,14 @@ def test_agreement_is_a_cosine_over_all_slots() -> None:
 
 @pytest.mark.parametrize("crossing", [1.2, 2.25, 3.5])
 def test_enough_guidance_is_where_a_quarter_of_the_samples_are_under_the_quartile(crossing: float) -> None:
-    assert enough_guidance(lambda guidance: QUARTILE + 0.1 * (crossing - guidance)) == pytest.approx(
+    assert enough_guidance(lambda guidance: QUARTILE + 0.1 * (crossing - guidance), QUARTILE) == pytest.approx(
         crossing, rel=0.025
     )
 
 
 def test_guidance_stays_within_its_bounds() -> None:
-    assert enough_guidance(lambda _: 0.1) == pytest.approx(1.0, rel=0.025)
-    assert enough_guidance(lambda _: 0.9) == pytest.approx(MOST_GUIDANCE, rel=0.025)
+    assert enough_guidance(lambda _: 0.1, QUARTILE) == pytest.approx(1.0, rel=0.025)
+    assert enough_guidance(lambda _: 0.9, QUARTILE) == pytest.approx(MOST_GUIDANCE, rel=0.025)
 
 
 @pytest.mark.parametrize(("standard", "expected"), [(2.0, MOST_GUIDANCE), (-2.0, 1.0)])

@@ -94,9 +94,9 @@ class FlowConfig(Settings):
     guidance: float | None = Field(default=None, ge=0.0, le=20.0)
     begins: float = Field(default=0.0, ge=0.0, le=1.0)
     evidence: float = Field(default=2.0, ge=0.0, le=20.0)
-    code_steps: int = Field(default=20, ge=1, le=1000)
-    image_steps: int = Field(default=8, ge=1, le=1000)
-    early: float = Field(default=1.7, gt=0.0, le=100.0)
+    code_steps: int = Field(default=8, ge=1, le=1000)
+    image_steps: int = Field(default=4, ge=1, le=1000)
+    early: float = Field(default=2.3, gt=0.0, le=100.0)
     solver: Literal["adams", "euler"] = "adams"
     redraws: int = Field(default=3, ge=0, le=100)
     doubted: float = Field(default=0.25, ge=0.0, lt=1.0)

@@ -1,7 +1,7 @@
 """How well images say the shared code of their rows, by the measure of real images.
 
-Guidance is as strong as makes samples say their codes like real images say theirs; what still says it worse is drawn
-again.
+What says its code worse than real images say theirs is drawn again; guidance is as strong as that leaves few such
+samples.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 LEVELS = 101  # quantiles at 0, .01, ..., 1
 QUARTILE = 0.25
+FEW = 0.1
 MOST_GUIDANCE, HALVINGS = 4.0, 5
 
 
@@ -42,18 +43,20 @@ class Agreement(nn.Module):
         return self.get_buffer(f"quantiles_of_{name}")[round(doubted * (LEVELS - 1))]
 
 
-def enough_guidance(below_quartile: Callable[[float], float]) -> float:
-    """The least guidance, from 1 to 4, with which a quarter of the samples are under the lower quartile of real images.
+def enough_guidance(below_quartile: Callable[[float], float], allowed: float) -> float:
+    """The least guidance, from 1 to 4, with which so many samples are under the lower quartile of real images.
 
     With less, too many samples say their codes badly; with more, all say them better than real images do: prototypes.
 
     Args:
         below_quartile: the share of samples, drawn with a guidance, that are under it; falls with guidance.
+        allowed: the share that may be: a quarter, as of real images, or `FEW` where bad draws are drawn again, since
+            what is left then is bad in a code that hardly anything says well.
     """
     low, high = 1.0, MOST_GUIDANCE
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if below_quartile(middle) > QUARTILE else (low, middle)
+        low, high = (middle, high) if below_quartile(middle) > allowed else (low, middle)
     return (low * high) ** 0.5
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from msvae import flow
 from msvae.config import SAMPLING_SETTINGS, FlowConfig
-from msvae.flow.agreement import QUARTILE, agreement, enough_guidance
+from msvae.flow.agreement import FEW, QUARTILE, agreement, enough_guidance
 from msvae.models.base import Mode
 from msvae.models.flow_parts import CHUNK
 from msvae.models.staged_flow import StagedFlow
@@ -78,22 +78,26 @@ class DrawingFlow(StagedFlow):
 
     @torch.no_grad()
     def _measure_guidance(self) -> None:
-        """So that rows from nothing say their codes, before any is drawn again, as real images say theirs."""
+        """So that few images of rows from nothing say their codes badly."""
         generator = torch.Generator(self.device).manual_seed(0)
         values = max(self.autoencoders.networks.size(name) for name in self.source_names)
         rows = min(MEASURED_ROWS, max(MEASURED_LEAST_ROWS, MEASURED_VALUES // values))
         parts = self.draw(rows, generator).tensor_split(len(self.source_names))  # one source of a row
         codes = dict(zip(self.source_names, parts, strict=True))
-        noises = {name: self._private(name, len(code), generator) for name, code in codes.items()}
+        again = self.sampling.redraws > 0 and self.sampling.doubted > 0
 
         def below_quartile(guidance: float) -> float:
+            self.measured_guidance.fill_(guidance)
+            noise = torch.Generator(self.device).manual_seed(1)  # the same with every guidance
             below = []
             for name, code in codes.items():
-                said = self._agreement(name, self._rendered(name, code, noises[name], guidance), code)
+                said = self._agreement(name, self._answered(name, code, "sample", noise)[0], code)
                 below.append(said < self.agreement.least(name, QUARTILE))
             return float(torch.cat(below).float().mean())
 
-        self.measured_guidance.fill_(enough_guidance(below_quartile))
+        chosen, self.sampling = self.sampling, replace(self.sampling, guidance=None)
+        self.measured_guidance.fill_(enough_guidance(below_quartile, FEW if again else QUARTILE))
+        self.sampling = chosen
 
     def _slots(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows slots size"]:
         return code.unflatten(1, (self.content.slots, self.content.size))
@@ -183,22 +187,16 @@ class DrawingFlow(StagedFlow):
         return torch.cat(said)
 
     def _rendered(
-        self,
-        name: str,
-        code: Float[Tensor, "rows latent"],
-        noise: Tensor | None,
-        guidance: float | None = None,
-        solver: flow.Solver | None = None,
+        self, name: str, code: Float[Tensor, "rows latent"], noise: Tensor | None
     ) -> Float[Tensor, "rows latents"]:
-        guidance, how = self.guidance if guidance is None else guidance, self.sampling
-        slots = self._slots(code)
+        guidance, how, slots = self.guidance, self.sampling, self._slots(code)
         if noise is None:
             return torch.cat([self.renderer.mean(name, part) for part in slots.split(CHUNK)])
         answers = []
         with autocast_for(self.device, self.sampling.precision):
             for part, start in zip(slots.split(CHUNK), noise.split(CHUNK), strict=True):
                 velocity = self.renderer.guided(name, part, guidance, how.begins)
-                answers.append(flow.sample(velocity, start, how.image_steps, how.early, solver or how.solver))
+                answers.append(flow.sample(velocity, start, how.image_steps, how.early, how.solver))
         return torch.cat(answers)
 
     def _image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:

@@ -24,8 +24,11 @@ from msvae.fusion.base import normalised
 from msvae.fusion.product import ProductOfExperts
 from msvae.models.base import Features, Mode, Weights
 from msvae.models.drawing_flow import DrawingFlow
+from msvae.models.flow_parts import CHUNK
 from msvae.posterior import Experts, Posterior
 from msvae.source import Source, SourceBatch, check_batch
+
+INVERTED_STEPS = 8  # Euler's, which can be taken back
 
 
 class SharedFlow(DrawingFlow):
@@ -142,7 +145,7 @@ class SharedFlow(DrawingFlow):
                     images[name] = self._image(name, own)
                     continue
             if mixed is not None:
-                drawn = self._rendered(name, codes, mixed.repeat_interleave(n, dim=0), guidance=1.0, solver="euler")
+                drawn = self._from_its_noise(name, codes, mixed.repeat_interleave(n, dim=0))
             else:
                 drawn, noise = self._answered(name, codes, mode, generator, share < 1.0)
                 if vector is not None and bool(kept.any()):
@@ -171,10 +174,18 @@ class SharedFlow(DrawingFlow):
             if bool((share > 0).any()):
                 code = self._slots(self.encode(given.select([name])).mean)
                 velocity = self.renderer.velocity([(name, len(code))], code)
-                total += share[:, None] * flow.invert(
-                    velocity, latents[name], self.sampling.image_steps, self.sampling.early
-                )
+                total += share[:, None] * flow.invert(velocity, latents[name], INVERTED_STEPS)
         return total / shares.square().sum(dim=0).sqrt().clamp_min(1e-6)[:, None]
+
+    def _from_its_noise(
+        self, name: str, code: Float[Tensor, "rows latent"], noise: Float[Tensor, "rows latents"]
+    ) -> Float[Tensor, "rows latents"]:
+        """What `_mixed_noise` inverts."""
+        found = []
+        for part, start in zip(self._slots(code).split(CHUNK), noise.split(CHUNK), strict=True):
+            velocity = self.renderer.velocity([(name, len(part))], part)
+            found.append(flow.sample(velocity, start, INVERTED_STEPS))
+        return torch.cat(found)
 
     def features(self, batch: SourceBatch) -> Features:
         batch = batch.to(self.device)
