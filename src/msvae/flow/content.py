@@ -54,9 +54,7 @@ class Content(nn.Module):
         for name in self.names:
             inputs = networks.size(name) if grid == 1 else networks.map_shape[name][0]
             self.heads[f"of_{name}"] = nn.Linear(inputs, size)
-            self.evidences[f"of_{name}"] = nn.Linear(inputs, 1)
-            nn.init.zeros_(self.evidences[f"of_{name}"].weight)  # at first all sources count alike
-            nn.init.zeros_(self.evidences[f"of_{name}"].bias)
+            self.evidences[f"of_{name}"] = _zeroed(nn.Linear(inputs, 1))  # at first all sources count alike
             self.predictors[f"of_{name}"] = nn.Sequential(
                 nn.Linear(self.slots * size, hidden), nn.SiLU(), nn.Linear(hidden, latent_sizes[name])
             )
@@ -137,6 +135,12 @@ class Content(nn.Module):
             "contrast": between.detach(),
             "prediction": prediction.detach(),
         }
+
+
+def _zeroed(layer: nn.Linear) -> nn.Linear:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def on_sphere(tokens: Float[Tensor, "*rows size"]) -> Float[Tensor, "*rows size"]:
