@@ -22,6 +22,7 @@ from msvae.benchmarking.settings import compared_config
 from msvae.cli.output import progress
 from msvae.config import SAMPLING_SETTINGS, RunConfig, seconds
 from msvae.errors import ConfigError, GateError, unknown
+from msvae.training.log import MetricsLog
 from msvae.training.progress import Display
 from msvae.training.run import Run
 
@@ -71,22 +72,26 @@ ABLATIONS: dict[str, Ablation] = {
     "evidence 1": Ablation({"evidence": 1.0}),
     "no redraws": Ablation({"redraws": 0}),
     "neither guided nor redrawn": Ablation({"guidance": 1.0, "evidence": 1.0, "redraws": 0}),
-    "4 steps of the renderer": Ablation({"image_steps": 4}),
+    "8 steps of the renderer": Ablation({"image_steps": 8}),
     "32 steps of the renderer": Ablation({"image_steps": 32}),
-    "5 steps of the converter": Ablation({"code_steps": 5}),
+    "4 steps of the converter": Ablation({"code_steps": 4}),
     "Euler's steps": Ablation({"solver": "euler"}),
 }
 
 
-def trained_through(config: RunConfig, folder: Path, display: Display, title: str) -> tuple[Run, list[str]]:
-    """The trained run, and what its gates found: an ablation goes on where a training would stop."""
-    failures: list[str] = []
+def trained_through(config: RunConfig, folder: Path, display: Display, title: str) -> Run:
+    """The trained run: an ablation goes on where a training would stop at a gate."""
     while True:
         try:
-            return trained_as(config, folder, display=display, title=title), failures
+            return trained_as(config, folder, display=display, title=title)
         except GateError as error:
-            failures.append(str(error).split(" Everything is kept")[0])
-            display.note(failures[-1])
+            display.note(str(error))
+
+
+def failed_gates(run: Run) -> list[str]:
+    """The stages that did not pass."""
+    records = MetricsLog(run.folder.metrics_log).records()
+    return [record["gate"] for record in records if record.get("passed") is False]
 
 
 def ablate(comparison: Comparison, names: list[str], seed: int, display: Display) -> None:
@@ -108,7 +113,7 @@ def ablate(comparison: Comparison, names: list[str], seed: int, display: Display
         settings = {**comparison.settings, **ABLATIONS[name].dotted}
         return compared_config(terms.data, "flow", steps, seed, terms.missing, settings)
 
-    for name, label in measured_as.items():
+    for name, label in {WHOLE: "flow", **measured_as}.items():
         if label not in calibration.entries:
             calibrate(calibration, label, lambda steps, n=name: config_of(n, steps), display)
     data = comparison_data(comparison)
@@ -122,10 +127,12 @@ def ablate(comparison: Comparison, names: list[str], seed: int, display: Display
             steps["converter"] = 0
         config, folder = config_of(name, steps), base
         if not ablation.only_drawn:
+            steps["sources"] = 0
             folder = comparison.folder_of(name.replace(" ", "-"), seed)
             config = config.model_copy(update={"model": config.model.model_copy(update={"reuse": str(base)})})
-        run, failures = trained_through(config, folder, display, f"{name}, seed {seed}")
-        facts = {**facts_of(run, steps, data), "failed_gates": failures}
+        run = trained_through(config, folder, display, f"{name}, seed {seed}")
+        facts = {**facts_of(run, steps, data), "failed_gates": failed_gates(run)}
+        facts["settings"] = {**facts["settings"], "reuse": None if ablation.only_drawn else WHOLE}
         judge(comparison, run.model, data, yardstick, name, seed, facts, display)
 
 

@@ -1,12 +1,14 @@
 """Samples say their codes as real images do: by guidance, and what says it worse is drawn again, nothing else."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from conftest import random_batch, tiny_model
-from msvae.flow.agreement import MOST_GUIDANCE, QUARTILE, Agreement, agreement, enough_guidance
+from msvae.flow.agreement import FEW, MOST_GUIDANCE, QUARTILE, Agreement, agreement, enough_guidance
 from msvae.models import SharedFlow
 from msvae.source import Source, SourceBatch
 
@@ -46,6 +48,35 @@ def test_enough_guidance_is_where_a_quarter_of_the_samples_are_under_the_quartil
     assert enough_guidance(lambda guidance: QUARTILE + 0.1 * (crossing - guidance), QUARTILE) == pytest.approx(
         crossing, rel=0.025
     )
+
+
+def test_more_guidance_is_asked_where_fewer_bad_samples_are_allowed() -> None:
+    found = [enough_guidance(lambda guidance: 0.5 / guidance**2, allowed) for allowed in (QUARTILE, FEW)]
+    assert found == pytest.approx([math.sqrt(0.5 / QUARTILE), math.sqrt(0.5 / FEW)], rel=0.025)
+
+
+def test_redraws_spare_guidance_and_leave_no_state(model: SharedFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws that are bad with probability .6 / guidance whatever the code: four of them are rarely all bad."""
+    asked: list[float | None] = []
+
+    def rendered(self: SharedFlow, name: str, code: Tensor, noise: Tensor, guidance: float | None = None) -> Tensor:
+        asked.append(guidance)
+        good = torch.rand(len(code), generator=torch.Generator().manual_seed(len(asked))) > 0.6 / (guidance or 1.0)
+        return good.float()[:, None].expand_as(noise)
+
+    monkeypatch.setattr(SharedFlow, "_rendered", rendered)
+    monkeypatch.setattr(SharedFlow, "_agreement", lambda self, name, latents, code: latents[:, 0])
+    for name in model.source_names:
+        model.agreement.measure(name, torch.ones(10))
+    measured = {}
+    for redraws in (0, 3):
+        model.sampling = chosen = replace(model.sampling, guidance=2.7, redraws=redraws, doubted=0.25)
+        model._measure_guidance()
+        measured[redraws] = float(model.measured_guidance)
+        assert model.sampling == chosen
+    assert measured[0] == pytest.approx(0.6 / QUARTILE, rel=0.05)
+    assert measured[3] == pytest.approx(0.6 / FEW**0.25, rel=0.05)
+    assert 2.7 not in asked
 
 
 def test_guidance_stays_within_its_bounds() -> None:

@@ -11,11 +11,12 @@ from conftest import TINY_TRAINING, tiny_settings
 from msvae import api
 from msvae.config import FlowConfig
 from msvae.data import DataSet
-from msvae.data.base import complete_rows
+from msvae.data.base import Rows, complete_rows
+from msvae.errors import ConfigError
 from msvae.metrics import local_fit
 from msvae.source import Source
 from msvae.training import gates
-from msvae.training.content import with_known_content
+from msvae.training.content import scene_fit, with_known_content
 from msvae.training.gates import Gate
 from msvae.training.progress import Quiet
 
@@ -41,7 +42,9 @@ def test_a_filtered_version_is_explained_and_another_image_is_not() -> None:
     assert local_fit(images, F.conv2d(images, kernel, padding=1)) > 0.95
     assert local_fit(images, images.abs()) > 0.5
     assert abs(local_fit(images, blobs(64, 2, 1))) < 0.05
-    assert local_fit(images, torch.zeros(64, 1, 16, 16)) <= 1.0  # nothing to explain: a number all the same
+    assert local_fit(images, 3.0 + torch.zeros(64, 1, 16, 16)) == 0.0  # nothing to explain
+    faint = 0.5 + 1e-3 * images
+    assert local_fit(faint, 1.0 - faint) > 0.95  # contrast does not count
 
 
 @pytest.mark.parametrize(("same_scene", "kind"), [(True, "scene"), (False, "class")])
@@ -61,6 +64,30 @@ def test_short_budgets_train_a_class() -> None:
         known = with_known_content(api.run_config(method="flow", budget=budget), data(True), Quiet()).model
         assert isinstance(known, FlowConfig)
         assert known.content == kind
+
+
+def test_numbers_of_steps_without_a_stage_for_scenes_train_a_class() -> None:
+    steps = {"sources": 1, "code": 1, "converter": 1, "renderer": 1}
+    for chosen, kind in ((steps, "class"), ({**steps, "alignment": 1}, "scene")):
+        config = api.run_config(method="flow", settings={"training.stage_steps": chosen, "training.steps": 5})
+        known = with_known_content(config, data(True), Quiet()).model
+        assert isinstance(known, FlowConfig)
+        assert known.content == kind
+
+
+def test_a_choice_that_does_not_go_with_a_scene_is_told_plainly() -> None:
+    config = api.run_config(method="flow", settings={"model.patch": None})
+    with pytest.raises(ConfigError, match="patch"):
+        with_known_content(config, data(True), Quiet())
+
+
+def test_class_maps_count_for_nothing() -> None:
+    """Constant masks, or masks of two classes: what decides are the photographs."""
+    scene = data(False).split("train")
+    mask = Source("mask", (1, 16, 16), likelihood="categorical", categories=2)
+    values = {**scene.values, "mask": torch.zeros(80, 1, 16, 16)}
+    present = {**scene.present, "mask": torch.ones(80, dtype=torch.bool)}
+    assert scene_fit(Rows((*scene.sources, mask), values, present)) == scene_fit(scene)
 
 
 def test_what_a_person_chose_stays() -> None:
@@ -97,3 +124,7 @@ def test_a_run_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert isinstance(run.config.model, FlowConfig)
     assert run.config.model.content == "scene"
     assert run.folder.config().model == run.config.model
+    reusing = {**settings, "training.steps": None, "model.reuse": str(tmp_path / "run")}
+    again = api.train(data(True), "flow", out=tmp_path / "again", budget=2, settings=reusing)
+    assert isinstance(again.config.model, FlowConfig)
+    assert again.config.model.content == "scene"  # though the budget is short: the autoencoders are those of a scene

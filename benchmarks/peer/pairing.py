@@ -1,7 +1,8 @@
 """The peer's methods and ours with the very same networks and weights, so that only the method's own work differs.
 
 The networks are the peer's convolutional pair for PolyMNIST; both sides end a decoder with a sigmoid, and both read
-images in [-1, 1]. Run where PyPI `multivae` is installed beside this project (see benchmarks/README.md).
+images in [-1, 1]. Only Adam is called differently, as each side's training does: ours in one fused call. Run where PyPI
+`multivae` is installed beside this project (see benchmarks/README.md).
 """
 
 import logging
@@ -60,7 +61,7 @@ class Pairing:
         return _step(self.peer, lambda: self.peer_loss(batch))
 
     def our_step(self, batch: SourceBatch) -> Callable[[], None]:
-        """With the optimiser in one call, as in our training; the peer trains with that of `peer_step`."""
+        """With the optimiser in one call, as in our training; the peer's trainer takes that of `peer_step`."""
         return _step(self.ours, lambda: self.ours.loss(batch).total, fused=True)
 
 

@@ -16,6 +16,7 @@ from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.models import MultiSourceModel, SharedFlow, method_named
 from msvae.models.drawing_flow import Sampling
 from msvae.training.checkpoint import RunFolder
+from msvae.training.content import with_content
 from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet
 from msvae.training.run import Run, open_run, resume_run, train_run
@@ -187,5 +188,7 @@ def _same(stored: RunFolder, config: RunConfig) -> bool:
     training = known.training.model_copy(update={"precision": config.training.precision})
     model = known.model
     if isinstance(model, FlowConfig) and isinstance(config.model, FlowConfig):
+        if config.model.content == "auto":
+            config = with_content(config, model.content)  # as the data had it
         model = model.model_copy(update={name: getattr(config.model, name) for name in SAMPLING_SETTINGS})
     return known.model_copy(update={"training": training, "model": model}) == config

@@ -80,7 +80,7 @@ class Results:
 
 
 def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of `metrics.json` that stand in a table: flat names, None for what could not be computed."""
+    """The figures of `metrics.json` that are kept with a row, None for what could not be computed."""
     seen, made, ceilings = figures["photographs"], figures["generation"], figures["ceilings"]
     probes = _probes_by_size(figures["probe"])
     coherence = figures["conditional_coherence"]

@@ -21,7 +21,7 @@ WALKS = 20  # of each pair of sources
 
 
 def walks(model: MultiSourceModel, test: Rows, yardstick: Yardstick) -> dict[str, dict[str, Any]]:
-    """Figures of each way to fuse in latent space (`latent_rules`); none of models that do not fuse.
+    """Figures of each way to fuse in latent space (`latent_rules`).
 
     A walk begins at an image of one source and ends at that of the next source of another row; eight steps of equal
     weight lead there, all drawn as the first source would show them.
@@ -48,7 +48,7 @@ def walks(model: MultiSourceModel, test: Rows, yardstick: Yardstick) -> dict[str
                 continue
             for name, value in _judged(images, source, yardstick).items():
                 found[name].append(value)
-        if found:
+        if any(value is not None for values in found.values() for value in values):
             figures[rule] = {"steps": STEPS, **{name: mean(values) for name, values in found.items()}}
     return figures
 
@@ -58,7 +58,8 @@ def _put_together(test: Rows, first: str, second: str) -> SourceBatch | None:
     here, there = present_rows(test, [first]), present_rows(test, [second])
     labels = torch.arange(len(test)) if test.labels is None else test.labels
     chosen = []
-    for number, row in enumerate(here[:WALKS].tolist()):
+    spread = torch.linspace(0, len(here) - 1, min(WALKS, len(here))).long()
+    for number, row in enumerate(here[spread].tolist()):
         others = there[labels[there] != labels[row]]
         if len(others):
             chosen.append((row, int(others[(7 * number) % len(others)])))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 SIDE, NEIGHBOURHOOD = 28, 3
 RIDGE = 1e-2
+LEAST_VARIANCE = 1e-9
 
 
 def local_fit(
@@ -22,13 +23,15 @@ def local_fit(
     """
     half = len(first) // 2
     given, wanted = (_small(images) for images in (first, second))
-    inputs = _neighbourhoods(given - given[:half].mean(dim=0))
+    given = given - given[:half].mean(dim=0)
+    inputs = _neighbourhoods(given / given[:half].std().clamp_min(torch.finfo(torch.float32).eps))
     targets = (wanted - wanted[:half].mean(dim=0)).flatten(2).transpose(1, 2).double()
     design, known = inputs[:half].flatten(0, 1), targets[:half].flatten(0, 1)
     gram = design.T @ design
-    gram.diagonal().add_(RIDGE * gram.diagonal().mean() + torch.finfo(torch.float32).eps)
+    gram.diagonal()[:-1].add_(RIDGE * len(design))  # not to the 1 at the end
     left = targets[half:] - inputs[half:] @ torch.linalg.solve(gram, design.T @ known)
-    return 1.0 - float(left.square().sum() / targets[half:].square().sum().clamp_min(torch.finfo(torch.float32).eps))
+    variance = float(targets[half:].square().mean())
+    return 1.0 - float(left.square().mean()) / variance if variance > LEAST_VARIANCE else 0.0
 
 
 def _small(images: Float[Tensor, "rows channels height width"]) -> Float[Tensor, "rows channels high wide"]:

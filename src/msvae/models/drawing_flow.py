@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +18,7 @@ from msvae.models.stages import RowSource
 from msvae.networks.precision import autocast_for
 from msvae.source import Source, SourceBatch
 
-# Rows that guidance is measured on, each drawn five times over: one standard error of their share is .01 of 2,048 and
+# Rows that guidance is measured on, with five guidances: one standard error of their share is .01 of 2,048 and
 # .03 of 256. Of larger latents fewer rows are drawn.
 MEASURED_ROWS, MEASURED_LEAST_ROWS, MEASURED_VALUES = 2048, 256, 2**21
 
@@ -84,20 +84,17 @@ class DrawingFlow(StagedFlow):
         rows = min(MEASURED_ROWS, max(MEASURED_LEAST_ROWS, MEASURED_VALUES // values))
         parts = self.draw(rows, generator).tensor_split(len(self.source_names))  # one source of a row
         codes = dict(zip(self.source_names, parts, strict=True))
-        again = self.sampling.redraws > 0 and self.sampling.doubted > 0
+        again = self.sampling.redraws > 0 and self.sampling.doubted >= QUARTILE
 
         def below_quartile(guidance: float) -> float:
-            self.measured_guidance.fill_(guidance)
-            noise = torch.Generator(self.device).manual_seed(1)  # the same with every guidance
             below = []
             for name, code in codes.items():
-                said = self._agreement(name, self._answered(name, code, "sample", noise)[0], code)
-                below.append(said < self.agreement.least(name, QUARTILE))
+                generator.manual_seed(1)  # the first draws are the same with every guidance
+                drawn, _ = self._answered(name, code, "sample", generator, guidance=guidance)
+                below.append(self._agreement(name, drawn, code) < self.agreement.least(name, QUARTILE))
             return float(torch.cat(below).float().mean())
 
-        chosen, self.sampling = self.sampling, replace(self.sampling, guidance=None)
         self.measured_guidance.fill_(enough_guidance(below_quartile, FEW if again else QUARTILE))
-        self.sampling = chosen
 
     def _slots(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows slots size"]:
         return code.unflatten(1, (self.content.slots, self.content.size))
@@ -139,6 +136,7 @@ class DrawingFlow(StagedFlow):
         mode: Mode,
         generator: Generator | None,
         shown: Bool[Tensor, " rows"] | None = None,
+        guidance: float | None = None,
     ) -> tuple[Float[Tensor, "rows latents"], Tensor | None]:
         """Latents for a code, and the noise that is their private part; None for the expectation over it.
 
@@ -146,11 +144,12 @@ class DrawingFlow(StagedFlow):
 
         Args:
             shown: rows that somebody will see; the others are drawn once.
+            guidance: in place of the model's.
         """
         if mode == "mean" or self.config.renderer == "mean":
             return self._rendered(name, code, None), None
         noise = self._private(name, len(code), generator)
-        latents = self._rendered(name, code, noise)
+        latents = self._rendered(name, code, noise, guidance)
         if not self.sampling.redraws or not self.sampling.doubted:
             return latents, noise
         least = self.agreement.least(name, self.sampling.doubted)
@@ -162,7 +161,7 @@ class DrawingFlow(StagedFlow):
             if not len(doubted):
                 break
             other = self._private(name, len(doubted), generator)
-            found = self._rendered(name, code[doubted], other)
+            found = self._rendered(name, code[doubted], other, guidance)
             now = self._agreement(name, found, code[doubted])
             better = now > said[doubted]
             chosen = doubted[better]
@@ -187,16 +186,18 @@ class DrawingFlow(StagedFlow):
         return torch.cat(said)
 
     def _rendered(
-        self, name: str, code: Float[Tensor, "rows latent"], noise: Tensor | None
+        self, name: str, code: Float[Tensor, "rows latent"], noise: Tensor | None, guidance: float | None = None
     ) -> Float[Tensor, "rows latents"]:
-        guidance, how, slots = self.guidance, self.sampling, self._slots(code)
+        how, slots = self.sampling, self._slots(code)
+        guidance = self.guidance if guidance is None else guidance
+        solver = "euler" if how.begins > 0 else how.solver  # where guidance begins the velocity jumps
         if noise is None:
             return torch.cat([self.renderer.mean(name, part) for part in slots.split(CHUNK)])
         answers = []
         with autocast_for(self.device, self.sampling.precision):
             for part, start in zip(slots.split(CHUNK), noise.split(CHUNK), strict=True):
                 velocity = self.renderer.guided(name, part, guidance, how.begins)
-                answers.append(flow.sample(velocity, start, how.image_steps, how.early, how.solver))
+                answers.append(flow.sample(velocity, start, how.image_steps, how.early, solver))
         return torch.cat(answers)
 
     def _image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:

@@ -180,7 +180,7 @@ class SharedFlow(DrawingFlow):
     def _from_its_noise(
         self, name: str, code: Float[Tensor, "rows latent"], noise: Float[Tensor, "rows latents"]
     ) -> Float[Tensor, "rows latents"]:
-        """What `_mixed_noise` inverts."""
+        """What the flow draws of such noise, by the steps that `_mixed_noise` takes back."""
         found = []
         for part, start in zip(self._slots(code).split(CHUNK), noise.split(CHUNK), strict=True):
             velocity = self.renderer.velocity([(name, len(part))], part)

@@ -3,14 +3,14 @@
 from collections import defaultdict
 from itertools import permutations
 from statistics import fmean
+from typing import Literal
 
 import torch
 
-from msvae.config import FlowConfig, RunConfig
+from msvae.config import FlowConfig, RunConfig, parse
 from msvae.data import DataSet
 from msvae.data.base import Rows
 from msvae.metrics import local_fit
-from msvae.networks.pairs import network_input
 from msvae.training.progress import Display
 
 SCENE = 0.3  # of a source's variance explained by another; what known sets have stands in docs/flow.md
@@ -21,36 +21,52 @@ PROBED_ROWS, FEWEST_ROWS, MOST_SOURCES = 128, 16, 5
 def with_known_content(config: RunConfig, data: DataSet, display: Display) -> RunConfig:
     """The settings with `class` or `scene` in place of `model.content=auto`, as training rows show it.
 
-    Budgets that are too short for the stages of a scene train a `class`.
+    Budgets that are too short for the stages of a scene train a `class`, and so do numbers of steps that leave the last
+    of those stages out.
     """
-    model = config.model
+    model, training = config.model, config.training
     if not isinstance(model, FlowConfig) or model.content != "auto":
         return config
     fit = scene_fit(data.split("train"))
-    short = config.training.budget is not None and config.training.budget < LEAST_BUDGET
-    kind = "scene" if fit is not None and fit > SCENE and not short else "class"
+    if fit is None or fit <= SCENE:
+        kind, why = "class", ""
+    elif training.budget is not None and training.budget < LEAST_BUDGET:
+        kind, why = "class", f", and {LEAST_BUDGET:g} s are the least for a scene"
+    elif training.stage_steps and "alignment" not in training.stage_steps:
+        kind, why = "class", ", and there are no steps for the stage of scenes (alignment)"
+    else:
+        kind, why = "scene", ""
     if fit is not None:
-        why = f", and {LEAST_BUDGET:g} s are the least for a scene" if short and fit > SCENE else ""
         display.note(f"A local filter of the nearest source explains {fit:.0%} of a source{why}: model.content={kind}.")
+    return with_content(config, kind)
+
+
+def with_content(config: RunConfig, kind: Literal["auto", "class", "scene"]) -> RunConfig:
+    """The settings with that kind of content and what it stands for, where nothing else was chosen.
+
+    Raises:
+        ConfigError: if something was chosen that does not go with it.
+    """
+    model = config.model
     chosen = {name: getattr(model, name) for name in model.model_fields_set}
-    return config.model_copy(update={"model": FlowConfig(**{**chosen, "content": kind})})
+    return config.model_copy(update={"model": parse(FlowConfig, {**chosen, "content": kind})})
 
 
 def scene_fit(rows: Rows) -> float | None:
     """How much of a source the nearest one of the others explains (`local_fit`), mean over the sources.
 
-    None where they are no images of one size, or too few rows have two of them.
+    Looked at are the first five sources of photographs; class maps count for nothing. None where sources are no images
+    of one size, or too few rows have two of them.
     """
-    sources = rows.sources[:MOST_SOURCES]
-    sizes = {source.shape[1:] if source.is_image else None for source in rows.sources}
-    if len(sizes) > 1 or None in sizes:
+    if len({source.shape[1:] if source.is_image else None for source in rows.sources}) > 1:
         return None
+    sources = [source for source in rows.sources if source.is_image and source.categories is None][:MOST_SOURCES]
     fits: dict[str, list[float]] = defaultdict(list)
     for first, second in permutations(sources, 2):
         both = (rows.present[first.name] & rows.present[second.name]).nonzero().squeeze(1)
         chosen = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(0))[:PROBED_ROWS]]
         if len(chosen) >= FEWEST_ROWS:
             batch = rows.batch(chosen)
-            images = (network_input(source, batch.values[source.name]) for source in (first, second))
+            images = (source.normalise(batch.values[source.name]).float() for source in (first, second))
             fits[second.name].append(local_fit(*images))
     return fmean(max(values) for values in fits.values()) if fits else None

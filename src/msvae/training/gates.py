@@ -17,7 +17,7 @@ from msvae.models.base import MultiSourceModel
 
 GATE_ROWS = 1000
 GENERATED_ROWS = 256
-POOLING_LOSS = 0.1  # of accuracy; the probes' own errors are below it
+POOLING_LOSS, LEAST_PROBED = 0.1, 400  # of accuracy; half of so many rows tell it from the probes' own errors
 CHANCE = 3.0  # retrieval has to be this many times better than chance
 
 
@@ -82,7 +82,8 @@ def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: C
 def code(model: MultiSourceModel, rows: Rows) -> Gate:
     """The code of one source: a linear probe where there are labels, and retrieval of a row by its other sources.
 
-    The code of all sources is probed too, and has to know about as much: else their evidence is pooled badly.
+    The code of all sources of the same rows is probed too, and has to know about as much: else their evidence is
+    pooled badly.
     """
     codes, index = _own_codes(model, rows)
     figures = {"retrieval": _retrieval(codes, index)}
@@ -94,10 +95,11 @@ def code(model: MultiSourceModel, rows: Rows) -> Gate:
             figures["probe"] = sum(known) / len(known)
             shares = torch.bincount(rows.labels).float() / len(rows.labels)
             figures["probe_chance"] = float(shares.max())
-            everything = _probe(model.encode(rows.batch(slice(0, GATE_ROWS))).mean.to("cpu"), rows.labels[:GATE_ROWS])
-            figures["probe_of_all"] = figures["probe"] if everything is None else everything
-            if figures["probe_of_all"] < figures["probe"] - POOLING_LOSS:
-                return Gate(figures, "the code of all sources knows less than that of one.")
+            pooling = _probes_of_pooling(model, rows, codes, index, rows.labels)
+            if pooling is not None:
+                figures["probe_of_all"], alone = pooling
+                if figures["probe_of_all"] < alone - POOLING_LOSS:
+                    return Gate(figures, "the code of all sources knows less than that of one.")
             if figures["probe"] > min(0.9, 1.5 * figures["probe_chance"]):
                 return Gate(figures)
     if figures["retrieval"] > CHANCE * chance:
@@ -158,6 +160,29 @@ def _probe(codes: Float[Tensor, "rows latent"], labels: Tensor) -> float | None:
     if half < 2 or len(labels[:half].unique()) < 2:
         return None
     return linear_probe(codes[:half], labels[:half], codes[half:], labels[half:])
+
+
+def _probes_of_pooling(
+    model: MultiSourceModel,
+    rows: Rows,
+    codes: Mapping[str, Tensor],
+    index: Mapping[str, Tensor],
+    labels: Tensor,
+) -> tuple[float, float] | None:
+    """Probes of the code of all sources, and of each source's own, on the same rows: those with another source beside
+    it; means over the sources that are in enough of such rows, or None."""
+    several = torch.stack(list(rows.present.values())).sum(dim=0) > 1
+    pooled, alone = [], []
+    for name, chosen in index.items():
+        both = several[chosen]
+        if int(both.sum()) < LEAST_PROBED:
+            continue
+        together = model.encode(rows.batch(chosen[both])).mean.to("cpu")
+        found = [_probe(values, labels[chosen[both]]) for values in (together, codes[name][both])]
+        if found[0] is not None and found[1] is not None:
+            pooled.append(found[0])
+            alone.append(found[1])
+    return (sum(pooled) / len(pooled), sum(alone) / len(alone)) if pooled else None
 
 
 def _pairs(codes: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:

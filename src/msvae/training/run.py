@@ -13,7 +13,7 @@ from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
-from msvae.training.content import with_known_content
+from msvae.training.content import with_content, with_known_content
 from msvae.training.devices import native_precision
 from msvae.training.loop import fit
 from msvae.training.progress import Display, Quiet, teller
@@ -80,13 +80,9 @@ def train_run(
     base = _base(config)
     if base is not None:
         config, rows = _extended(base, config, rows)
-    config = with_known_content(config, rows, display or Quiet())
+    config = with_known_content(_as_reused(config), rows, display or Quiet())
     model = _fresh_model(rows, config, networks)
-    if isinstance(model, SharedFlow):
-        if base is not None:
-            model.extend(base)
-        elif model.config.reuse is not None:
-            model.take_autoencoders(open_run(model.config.reuse).model)
+    _inherit(model, base)
     folder.create(
         config,
         rows.sources,
@@ -127,6 +123,8 @@ def resume_run(
     if rows.sources != folder.sources():
         raise DataError(f"The sources of the data set {rows.name!r} differ from those of the run {folder.path}.")
     model = _fresh_model(rows, config, _own_networks(folder, networks))
+    if not started:
+        _inherit(model, _base(config))
     return _trained(folder, config, rows, model, resume=started, display=display, title=title)
 
 
@@ -178,6 +176,25 @@ def _base(config: RunConfig) -> SharedFlow | None:
     return model
 
 
+def _as_reused(config: RunConfig) -> RunConfig:
+    """Where autoencoders are taken over, the kind of content that they were made for."""
+    model = config.model
+    if not isinstance(model, FlowConfig) or model.reuse is None or model.content != "auto":
+        return config
+    other = RunFolder(model.reuse).config().model
+    return config if not isinstance(other, FlowConfig) else with_content(config, other.content)
+
+
+def _inherit(model: MultiSourceModel, base: SharedFlow | None) -> None:
+    """Give a fresh flow what its settings say it takes over: all of a model of some of its sources, or autoencoders."""
+    if not isinstance(model, SharedFlow):
+        return
+    if base is not None:
+        model.extend(base)
+    elif model.config.reuse is not None:
+        model.take_autoencoders(open_run(model.config.reuse).model)
+
+
 def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> tuple[RunConfig, DataSet]:
     """Settings and rows of a run that adds sources: the sizes of the trained model, its sources first.
 
@@ -197,6 +214,8 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> tuple[RunCo
     chosen = {key: getattr(config.model, key) for key in config.model.model_fields_set}
     kept = {"extends": config.model.extends, "shares": config.model.shares}
     kept |= {key: value for key, value in chosen.items() if key in SAMPLING_SETTINGS}
+    if chosen.get("content") == "auto":
+        del chosen["content"]
     for key, value in chosen.items():
         there = getattr(base.config, key)
         if key not in (*kept, "reuse", "added", "trained") and value != there:
