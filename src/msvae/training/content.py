@@ -11,11 +11,12 @@ from msvae.config import FlowConfig, RunConfig, parse
 from msvae.data import DataSet
 from msvae.data.base import Rows
 from msvae.metrics import local_fit
+from msvae.networks.pairs import network_input
 from msvae.training.progress import Display
 
-SCENE = 0.3  # of a source's variance explained by another; what known sets have stands in docs/flow.md
+SCENE = 0.22  # of a source's variance explained by another; what known sets have stands in docs/flow.md
 LEAST_BUDGET = 180.0  # seconds: a scene has five stages, and large networks in them
-PROBED_ROWS, FEWEST_ROWS, MOST_SOURCES = 128, 16, 5
+PROBED_ROWS, FEWEST_ROWS, MOST_SOURCES, MOST_CLASSES = 128, 16, 5, 8
 
 
 def with_known_content(config: RunConfig, data: DataSet, display: Display) -> RunConfig:
@@ -55,18 +56,20 @@ def with_content(config: RunConfig, kind: Literal["auto", "class", "scene"]) -> 
 def scene_fit(rows: Rows) -> float | None:
     """How much of a source the nearest one of the others explains (`local_fit`), mean over the sources.
 
-    Looked at are the first five sources of photographs; class maps count for nothing. None where sources are no images
-    of one size, or too few rows have two of them.
+    Looked at are the first five sources; maps of few classes may explain others, and nobody has to explain them. None
+    where sources are no images of one size, or too few rows have two of them.
     """
     if len({source.shape[1:] if source.is_image else None for source in rows.sources}) > 1:
         return None
-    sources = [source for source in rows.sources if source.is_image and source.categories is None][:MOST_SOURCES]
+    sources = [s for s in rows.sources if s.is_image and (s.categories or 0) <= MOST_CLASSES][:MOST_SOURCES]
     fits: dict[str, list[float]] = defaultdict(list)
     for first, second in permutations(sources, 2):
+        if second.categories is not None:
+            continue
         both = (rows.present[first.name] & rows.present[second.name]).nonzero().squeeze(1)
         chosen = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(0))[:PROBED_ROWS]]
         if len(chosen) >= FEWEST_ROWS:
             batch = rows.batch(chosen)
-            images = (source.normalise(batch.values[source.name]).float() for source in (first, second))
+            images = (network_input(source, batch.values[source.name]) for source in (first, second))
             fits[second.name].append(local_fit(*images))
     return fmean(max(values) for values in fits.values()) if fits else None
