@@ -85,7 +85,8 @@ def test_a_source_that_is_in_no_row_gets_no_gradient(partial: MultiSourceModel) 
     model.loss(random_batch(model, rows=64).select(["blue", "green"]), generator()).total.backward()
     for name, parameter in model.named_parameters():
         touched = parameter.grad is not None and float(parameter.grad.abs().sum()) > 0
-        assert touched == ("grey" not in name), name
+        weighs = ".evidences." in name  # of two sources one at a time is pooled: there is nothing to weigh
+        assert touched == ("grey" not in name and not weighs), name
 
 
 def test_every_subset_and_none_can_be_given(model: MultiSourceModel) -> None:
