@@ -157,9 +157,10 @@ def content(found: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[
     """What `msvae bench table` reads."""
     return {
         "format_version": 1,
-        "title": "Seconds of a training step, beside the peer",
+        "title": f"{'Seconds' if arguments.rounds else 'Operations and memory'} of a training step, beside the peer",
         "note": "PyPI `multivae` 1.0.3 and this project in turns in one process, with the same networks, weights and "
-        f"rows; {arguments.batch} rows of 3x28x28, latent {arguments.latent}, {arguments.rounds} rounds, 32 bits. "
+        f"rows; {arguments.batch} rows of 3x28x28, latent {arguments.latent}, "
+        f"{arguments.rounds or 'no'} rounds, 32 bits. "
         "Our Adam is the fused one, the peer's the default one, as each trains. "
         "The ratio is the median over the rounds. Operations are the profiler's; peaks are of fresh processes. "
         "Differences below 15 % are noise.",
