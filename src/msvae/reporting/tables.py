@@ -74,16 +74,17 @@ def summary_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
             ),
         ]
     lines += [(f"linear probe of the code from {subset}", number(value)) for subset, value in figures["probe"].items()]
-    for rule, walk in figures.get("walks", {}).items():
-        share, even = number(walk["largest_share"]), number(1 / walk["steps"])
-        lines.append(
-            (
-                f"walks of weights, {rule}",
-                f"largest step {share} of the way (even steps {even}); legible {number(walk.get('legible'))} "
-                f"(ends {number(walk.get('legible_ends'))})",
-            )
-        )
+    lines += [(f"walks of weights, {rule}", _walk(walk)) for rule, walk in figures.get("walks", {}).items()]
     return lines
+
+
+def _walk(walk: Mapping[str, Any]) -> str:
+    said = []
+    if walk.get("legible") is not None:
+        said.append(f"legible {number(walk['legible'])} (ends {number(walk['legible_ends'])})")
+    if walk.get("largest_share") is not None:
+        said.append(f"largest step {number(walk['largest_share'])} of the way (even {number(1 / walk['steps'])})")
+    return "; ".join(said)
 
 
 def _summary(figures: Mapping[str, Any]) -> Group:
