@@ -16,7 +16,7 @@ from msvae.errors import ConfigError
 from msvae.metrics import local_fit
 from msvae.source import Source
 from msvae.training import gates
-from msvae.training.content import scene_fit, with_known_content
+from msvae.training.content_kind import scene_fit, with_known_content
 from msvae.training.gates import Gate
 from msvae.training.progress import Quiet
 

@@ -16,7 +16,7 @@ from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.models import MultiSourceModel, SharedFlow, method_named
 from msvae.models.drawing_flow import Sampling
 from msvae.training.checkpoint import RunFolder
-from msvae.training.content import with_content
+from msvae.training.content_kind import with_content
 from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet
 from msvae.training.run import Run, open_run, resume_run, train_run

@@ -20,7 +20,7 @@ class FlowConfig(Settings):
         method: `flow`.
         content: what the sources of a row share: a `class` (a digit in several handwritings), or a `scene` that all of
             them show pixel by pixel (T1 and T2): other defaults for `aligned`, `grid` and sizes (`SCENE_SETTINGS`).
-            `auto` asks the training rows (`msvae.training.content`); without any it is `class`.
+            `auto` asks the training rows (`msvae.training.content_kind`); without any it is `class`.
         channels, side: latents of a source: a map with that many channels and at most that many cells a side.
         width, refine, shared_trunk: of the autoencoders: channels of the first map, residual blocks at each size, and
             whether sources of equal form share their networks, each with its own FiLM.

@@ -34,16 +34,16 @@ def walks(model: MultiSourceModel, test: Rows, yardstick: Yardstick) -> dict[str
     """
     names = [source.name for source in model.sources]
     pairs = [(first, names[(index + 1) % len(names)]) for index, first in enumerate(names)] if len(names) > 1 else []
+    starts = [(first, second, _put_together(test, first, second)) for first, second in pairs]
     figures = {}
     for rule in model.latent_rules:
         found: dict[str, list[float | None]] = defaultdict(list)
-        for first, second in pairs:
+        for first, second, rows in starts:
             source = model.sources[names.index(first)]
-            row = _put_together(test, first, second)
-            if row is None or not source.is_image or source.categories is not None:
+            if rows is None or not source.is_image or source.categories is not None:
                 continue
             try:
-                images = _walk(model, row, (first, second), rule)
+                images = _walk(model, rows, (first, second), rule)
             except SourceError:  # `appearance` needs latents of one shape
                 continue
             for name, value in _judged(images, source, yardstick).items():
@@ -72,15 +72,9 @@ def _put_together(test: Rows, first: str, second: str) -> SourceBatch | None:
 def _walk(model: MultiSourceModel, rows: SourceBatch, ends: Sequence[str], rule: str) -> Tensor:
     """(steps + 1, walks, ..) images of the first source."""
     first, second = ends
-    shares = torch.linspace(0, 1, STEPS + 1).tolist()
-    return torch.stack(
-        [
-            model.sample(rows, [first], weights={first: 1.0 - share, second: share}, mode="mean", rule=rule).values[
-                first
-            ]
-            for share in shares
-        ]
-    )
+    path = [{first: 1.0 - share, second: share} for share in torch.linspace(0, 1, STEPS + 1).tolist()]
+    answers = [model.sample(rows, [first], weights=weights, mode="mean", rule=rule) for weights in path]
+    return torch.stack([answer.values[first] for answer in answers])
 
 
 def _judged(images: Tensor, source: Source, yardstick: Yardstick) -> dict[str, float | None]:

@@ -172,13 +172,13 @@ def _probes_of_pooling(
     """Probes of the code of all sources, and of each source's own, on the same rows: those with another source beside
     it; means over the sources that are in enough of such rows, or None."""
     several = torch.stack(list(rows.present.values())).sum(dim=0) > 1
+    together = model.encode(rows.batch(slice(0, GATE_ROWS))).mean.to("cpu")
     pooled, alone = [], []
     for name, chosen in index.items():
         both = several[chosen]
         if int(both.sum()) < LEAST_PROBED:
             continue
-        together = model.encode(rows.batch(chosen[both])).mean.to("cpu")
-        found = [_probe(values, labels[chosen[both]]) for values in (together, codes[name][both])]
+        found = [_probe(values, labels[chosen[both]]) for values in (together[chosen[both]], codes[name][both])]
         if found[0] is not None and found[1] is not None:
             pooled.append(found[0])
             alone.append(found[1])

@@ -13,7 +13,7 @@ from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
-from msvae.training.content import with_content, with_known_content
+from msvae.training.content_kind import with_content, with_known_content
 from msvae.training.devices import native_precision
 from msvae.training.loop import fit
 from msvae.training.progress import Display, Quiet, teller
