@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msvae.errors import SourceError
-from msvae.subsets import all_subsets, contained, named_subsets, random_subset, subset_label
+from msvae.subsets import all_subsets, contained, named_subsets, random_subset, rows_of_each, subset_label
 
 presences = (
     st.integers(1, 6)
@@ -64,3 +64,13 @@ def test_names() -> None:
 def test_too_many_subsets_are_refused(count: int) -> None:
     with pytest.raises(SourceError, match="1 to 16"):
         all_subsets(count)
+
+
+@settings(deadline=None)
+@given(presences)
+def test_the_rows_of_each_source_are_told_in_order_and_complete_ones_not_at_all(present: torch.Tensor) -> None:
+    for has_it, rows in zip(present, rows_of_each(present), strict=True):
+        if bool(has_it.all()):
+            assert rows is None
+        else:
+            assert rows is not None and torch.equal(rows, has_it.nonzero().squeeze(1))

@@ -11,7 +11,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from msvae.errors import SourceError, unknown
+from msvae.subsets import rows_of_each
 
+UNIT = (0.0, 1.0)  # the value range that models see
 FITS = ("exact", "resize", "crop", "pad", "cover", "contain")
 COLOURS = ("as_is", "grey", "rgb", "rgba")
 FILE_DTYPES = ("uint8", "uint16", "int16", "int32", "float32", "float64")
@@ -110,7 +112,7 @@ class Source:
     shape: tuple[int, ...]
     likelihood: str = "laplace"
     scale: float = 0.1
-    value_range: tuple[float, float] = (0.0, 1.0)
+    value_range: tuple[float, float] = UNIT
     categories: int | None = None
     files: FileForm | None = None
 
@@ -158,14 +160,16 @@ class Source:
         return count
 
     def normalise(self, values: Tensor) -> Tensor:
-        """The user's values, mapped from the value range to [0, 1]."""
+        """The user's values, mapped from the value range to [0, 1]; the very same where that is their range."""
         low, high = self.value_range
+        if (low, high) == UNIT:
+            return values
         return (values - low) / (high - low)
 
     def denormalise(self, values: Tensor) -> Tensor:
         """The inverse of `normalise`: from [0, 1] back to the user's value range."""
         low, high = self.value_range
-        return values * (high - low) + low
+        return values if (low, high) == UNIT else values * (high - low) + low
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -286,7 +290,7 @@ def _check_form(values: Tensor, present: Tensor, source: Source, rows: int) -> N
         )
     if not values.is_floating_point():
         kind = str(values.dtype).removeprefix("torch.")
-        hint = " Divide by 255 first." if values.dtype == torch.uint8 and source.value_range == (0.0, 1.0) else ""
+        hint = " Divide by 255 first." if values.dtype == torch.uint8 and source.value_range == UNIT else ""
         raise SourceError(
             f"Source {source.name!r}: expected floating-point values in {list(source.value_range)}, got {kind}.{hint}"
         )
@@ -300,11 +304,11 @@ def _check_form(values: Tensor, present: Tensor, source: Source, rows: int) -> N
 
 
 def _check_values(batch: SourceBatch, sources: Sequence[Source]) -> None:
-    """One reduction a source and one transfer for all: cheap enough to run in every step."""
+    """One reduction a source and two transfers for all: cheap enough to run in every step."""
     names, extremes = [], []
-    for name, values in batch.values.items():
-        present = batch.present[name]
-        known = values if bool(present.all()) else values[present]
+    rows_of = rows_of_each(batch.presence(batch.names))
+    for (name, values), rows in zip(batch.values.items(), rows_of, strict=True):
+        known = values if rows is None else values[rows]
         if known.numel():
             names.append(name)
             extremes.append(torch.stack(torch.aminmax(known)).float())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from msvae.errors import SourceError
@@ -32,6 +32,18 @@ def contained(
     """Which subsets hold only sources that a row has: subset S of row b counts iff S is within present[:, b]."""
     missing_members = subsets.float() @ (~present).float()
     return missing_members == 0
+
+
+def rows_of_each(chosen: Bool[Tensor, "sources rows"]) -> list[Int[Tensor, " _"] | None]:
+    """Which rows are chosen for each source; None for all of them, so that what is complete need not be copied.
+
+    All sources are counted at once: a GPU is waited for twice at most, however many there are.
+    """
+    counts, rows = chosen.sum(dim=1).tolist(), chosen.shape[1]
+    if all(count == rows for count in counts):
+        return [None] * len(counts)
+    parts = chosen.nonzero()[:, 1].split(counts)
+    return [None if count == rows else part for count, part in zip(counts, parts, strict=True)]
 
 
 def random_subset(

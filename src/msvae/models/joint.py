@@ -24,6 +24,7 @@ from msvae.objectives import Loss, build_objective, cross_source_contrast
 from msvae.posterior import Evidence, Experts, Posterior
 from msvae.priors import Guard, build_prior, build_sampler
 from msvae.source import Source, SourceBatch, check_batch
+from msvae.subsets import rows_of_each
 
 ENCODED_AT_ONCE = 500
 DECODED_AT_ONCE_ON_CPU = 256
@@ -123,8 +124,7 @@ class JointVAE(MultiSourceModel):
         config, rows = self.config, len(batch)
         present = batch.presence(self.source_names)
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        for name, has_it in zip(self.source_names, present, strict=True):
-            index = _present_rows(has_it)
+        for name, index in zip(self.source_names, rows_of_each(present), strict=True):
             if index is not None and len(index) == 0:
                 own = torch.zeros(rows, config.latent + config.private, device=batch.device)
                 parts.append((own, own, own.new_zeros(rows, self.networks.token_size)))
@@ -153,14 +153,15 @@ class JointVAE(MultiSourceModel):
         rows = len(batch)
         flat_codes = codes.flatten(0, 1)
         scores = []
-        for index, (source, name) in enumerate(zip(self.sources, self.source_names, strict=True)):
-            asked = wanted[:, index].flatten()
-            pairs = _present_rows(asked)
+        everything = torch.arange(len(flat_codes), device=codes.device)
+        asked = rows_of_each(wanted.transpose(0, 1).flatten(1))
+        for index, (source, pairs) in enumerate(zip(self.sources, asked, strict=True)):
+            name = source.name
             if pairs is not None and len(pairs) == 0:
-                scores.append(flat_codes.new_zeros(len(asked)))
+                scores.append(flat_codes.new_zeros(len(flat_codes)))
                 continue
             code = self._code_of(index, _take(flat_codes, pairs), _take(private[:, index].flatten(0, 1), pairs))
-            which = torch.arange(len(asked), device=code.device) if pairs is None else pairs
+            which = everything if pairs is None else pairs
             target = source.normalise(batch.values[name])
             likelihood = likelihood_of(source)
             parts = [
@@ -168,7 +169,7 @@ class JointVAE(MultiSourceModel):
                 for some, of in zip(*(_parts(tensor) for tensor in (code, which)), strict=True)
             ]
             score = torch.cat(parts)
-            scores.append(score if pairs is None else _put(score, pairs, len(asked)))
+            scores.append(score if pairs is None else _put(score, pairs, len(flat_codes)))
         return torch.stack([score.unflatten(0, (-1, rows)) for score in scores], dim=1)
 
     def private_codes(
@@ -291,11 +292,6 @@ class JointVAE(MultiSourceModel):
             if source_maps is not None:
                 maps[name] = source_maps * has_it.view(-1, 1, 1, 1)
         return Features(pooled, maps)
-
-
-def _present_rows(present: Tensor) -> Tensor | None:
-    """Indices of the rows that have a source; None for all of them, so that complete batches copy nothing."""
-    return None if bool(present.all()) else present.nonzero().squeeze(1)
 
 
 def _take(values: Tensor, rows: Tensor | None) -> Tensor:

@@ -62,11 +62,6 @@ def singles(present: Bool[Tensor, "sources rows"]) -> Bool[Tensor, "sources sour
     return torch.eye(len(present), dtype=torch.bool, device=present.device)[:, :, None] & present
 
 
-def mean_where(values: Tensor, counted: Tensor) -> Tensor:
-    """The detached mean over what counts: what progress displays show."""
-    return (values.detach() * counted).sum() / counted.sum().clamp_min(1)
-
-
 def summary(
     model: JointVAE,
     total: Float[Tensor, " rows"],
@@ -75,6 +70,8 @@ def summary(
     **terms: Tensor,
 ) -> Loss:
     """The mean loss of the rows, with each source's reconstruction in nats per image and further mean terms."""
-    known = zip(model.source_names, scores, present, strict=True)
-    shown = {f"reconstruction/{name}": -mean_where(s, has_it) for name, s, has_it in known if bool(has_it.any())}
+    counts = present.sum(dim=1)
+    means = -(scores.detach() * present).sum(dim=1) / counts.clamp_min(1)
+    known = zip(model.source_names, means, counts.tolist(), strict=True)
+    shown = {f"reconstruction/{name}": mean for name, mean, count in known if count}
     return Loss(total.mean(), {**shown, **{name: value.detach().mean() for name, value in terms.items()}})
