@@ -73,4 +73,5 @@ def test_the_rows_of_each_source_are_told_in_order_and_complete_ones_not_at_all(
         if bool(has_it.all()):
             assert rows is None
         else:
-            assert rows is not None and torch.equal(rows, has_it.nonzero().squeeze(1))
+            assert rows is not None
+            assert torch.equal(rows, has_it.nonzero().squeeze(1))
