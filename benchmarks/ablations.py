@@ -64,7 +64,7 @@ ABLATIONS: dict[str, Ablation] = {
     "renderer never sees drawn codes": Ablation({"sampled": 0.0}),
     "Gaussian product for the converter": Ablation({"converter": "product"}),
     "plain decoder for the renderer": Ablation({"renderer": "mean"}),
-    "Transformer for the renderer's MLP": Ablation({"patch": 2}, own_cost=True),
+    "Transformer for the renderer's MLP": Ablation({"patch": 1}, own_cost=True),
     # the autoencoders
     "no grain": Ablation({"grain": False}),
     # how answers are drawn

@@ -403,6 +403,9 @@ def test_the_codes_encoders_begin_with_the_autoencoders_layers(passing: None, tm
 
 def test_content_on_a_grid_needs_a_renderer_of_tokens() -> None:
     assert parse(FlowConfig, {"grid": 2}).patch == 1
+    widths = [parse(FlowConfig, given).renderer_width for given in ({}, {"patch": 1}, {"content": "scene"})]
+    assert widths == [512, 128, 256]
+    assert parse(FlowConfig, {"patch": 1, "renderer_width": 64}).renderer_width == 64
     with pytest.raises(ConfigError, match="give patch a number"):
         parse(FlowConfig, {"grid": 2, "patch": None})
 

@@ -12,6 +12,9 @@ from msvae.config.base import Settings
 #: Of `FlowConfig`: what `content="scene"` stands for, where nothing else is said.
 SCENE_SETTINGS = {"aligned": True, "grid": 4, "side": 16, "channels": 8, "patch": 4, "renderer_width": 256}
 
+#: Of the renderer's tokens: each is some cells of a map, where one vector (`renderer_width` 512) is all of it.
+TOKEN_WIDTH = 128
+
 
 class FlowConfig(Settings):
     """The shared-latent flow (see docs/flow.md).
@@ -35,7 +38,7 @@ class FlowConfig(Settings):
         converter, renderer: `flow`, or what the flows are compared with: a `product` of Gaussians around the sources'
             codes, with N(0, I) for nothing given; a `mean` image for each code, without a private part.
         converter_width, converter_depth, renderer_width, renderer_depth, heads: of the converter, a Transformer, and
-            of the renderer.
+            of the renderer (width 512, as tokens 128).
         patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
             (the default for one token of content) takes the whole map as one vector, through a residual MLP.
         aligned, aligned_width: for sources that show one scene pixel by pixel: whether answers to given sources are
@@ -108,16 +111,16 @@ class FlowConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _scenes_have_defaults_of_their_own(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("content") == "scene":
-            return {**SCENE_SETTINGS, **values}
-        return values
-
-    @model_validator(mode="before")
-    @classmethod
-    def _content_of_a_grid_needs_tokens(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("grid", 1) != 1 and "patch" not in values:
-            return {**values, "patch": 1}
+    def _defaults_that_follow_from_others(cls, values: Any) -> Any:
+        """Scenes have sizes of their own; content on a grid needs a renderer of tokens, and those are narrow."""
+        if not isinstance(values, Mapping):
+            return values
+        if values.get("content") == "scene":
+            values = {**SCENE_SETTINGS, **values}
+        if values.get("grid", 1) != 1:
+            values = {"patch": 1, **values}
+        if values.get("patch") is not None:
+            values = {"renderer_width": TOKEN_WIDTH, **values}
         return values
 
     @model_validator(mode="after")
