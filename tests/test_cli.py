@@ -147,6 +147,7 @@ def test_catalogue(msvae: Command, tmp_path: Path) -> None:
         (["convert", "RUN", "--given", "blue", "--given", "blue"], "given twice"),
         (["convert", "RUN", "--given", "blue", "--rows", "5:500"], "between 0 and 359"),
         (["convert", "RUN", "--given", "blue", "--rows", "a:b"], "such as 0:16"),
+        (["convert", "RUN", "--given", "blue", "--rows", ":0"], "between 0 and 359"),
         (["convert", "RUN", "--given", "blue", "--mode", "means"], "Did you mean 'mean'"),
         (["fuse", "RUN", "-g", "blue", "-w", "blue=heavy"], "such as blue=0.7"),
         (["fuse", "RUN", "-g", "blue", "-w", "green=1"], "no image of it is given"),

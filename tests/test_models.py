@@ -191,6 +191,13 @@ def test_codes_can_be_drawn_and_decoded(model: MultiSourceModel) -> None:
     assert model.decode(fitted, ["grey"]).values["grey"].shape == (4, 1, 12, 8)
 
 
+def test_a_single_training_row_leaves_the_sampler_unfitted() -> None:
+    model = tiny_model("mopoe")
+    model.after_training(random_batch(model, rows=1), seed=0)
+    assert not model.has_fitted_sampler
+    assert model.draw(3, generator()).shape[0] == 3
+
+
 def test_single_sources_know_nothing_of_each_other() -> None:
     model = tiny_model("single")
     batch = random_batch(model)

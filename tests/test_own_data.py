@@ -142,6 +142,17 @@ def test_labels_and_splits_come_from_a_table(pairs, caplog):
     assert data.class_names == ("a", "b")
     assert data.split("test").columns["who"].tolist() == ["Ü0", "Ü1", "Ü2", "Ü3"]
     assert data.card["split_rule"] == "as the column 'split' says"
+    plain_near_and_other_numbers = {
+        ("2", "0"): ["0", "1", "2"],
+        ("7", "9", "100000"): ["100000", "7", "9"],
+        ("00", "01"): ["00", "01"],
+    }
+    for classes, names in plain_near_and_other_numbers.items():
+        lines = [f"{row:04d},{classes[row % len(classes)]}" for row in range(20)]
+        (pairs / "labels.csv").write_text("\n".join(["row,label", *lines]), encoding="utf-8")
+        assert list(own(pairs).class_names) == names
+    with pytest.raises(ConfigError, match="'split_seed'"):
+        own(pairs, split_seed="soon")
     (pairs / "labels.csv").write_text("row,split\n0000,tset\n")
     with pytest.raises(DataError, match="'tset'"):
         own(pairs)

@@ -14,7 +14,7 @@ import msvae
 from conftest import TINY_TRAINING, lacking, random_batch, tiny_model, tiny_settings
 from msvae import api
 from msvae.config import FlowConfig, RunConfig, TrainingConfig, parse
-from msvae.data import DataSet, Rows, complete_rows
+from msvae.data import DataSet, Rows, complete_rows, prepared
 from msvae.errors import ConfigError, GateError, Interrupted, SourceError
 from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.flow.autoencoders import Standardiser
@@ -23,7 +23,9 @@ from msvae.models.stages import RowSource, Stage
 from msvae.posterior import Posterior
 from msvae.source import Source, SourceBatch
 from msvae.training import augmented_rows, gates, loop
+from msvae.training import run as run_module
 from msvae.training.checkpoint import RunFolder
+from msvae.training.content_kind import with_content
 from msvae.training.gates import Gate
 from msvae.training.plan import StagePlan
 from msvae.training.run import Run, open_run, resume_run, train_run
@@ -227,8 +229,22 @@ def test_the_code_of_all_sources_has_to_know_what_that_of_one_does(monkeypatch: 
 def test_retrieval_and_agreement_of_known_codes() -> None:
     codes = {"a": torch.eye(4), "b": torch.eye(4)[[0, 1, 3, 2]]}
     index = {"a": torch.arange(4), "b": torch.arange(4)}
-    assert gates._retrieval(codes, index) == pytest.approx(0.5)
+    assert gates._retrieval(codes, index) == pytest.approx((0.5, 0.25))  # of four rows a quarter is chance
     assert gates._agreement({"a": torch.eye(4), "b": torch.eye(4)}, index) == pytest.approx(1.0)
+
+
+def test_codes_that_say_nothing_fail_the_gate_of_a_few_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twenty rows one in twenty is found by chance, not one in 256."""
+    rows = replace(DATA.split("validation"), labels=None)
+    model = tiny_model("flow", list(rows.sources)).eval()
+    noise = generator()
+
+    def random(self: SharedFlow, batch: SourceBatch) -> Posterior:
+        return Posterior.single(torch.randn(len(batch), 6, generator=noise), torch.zeros(len(batch), 6))
+
+    monkeypatch.setattr(SharedFlow, "encode", random)
+    figures = [gates.code(model, rows) for _ in range(20)]
+    assert sum(gate.failure is not None for gate in figures) > 15
 
 
 def test_latents_that_hardly_vary_are_not_blown_up() -> None:
@@ -339,6 +355,29 @@ def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passin
         train_run(config(**{"model.extends": str(straight.folder.path)}), tmp_path / "none", data=DATA)
 
 
+def test_the_images_that_an_added_source_lacks_are_the_same_ever_after(
+    straight: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The new source stands first in the data and last in the model: images are removed in the model's order."""
+    sources = [Source("d", (3, 8, 8)), *DATA.sources]
+    rows = complete_rows(sources, {source.name: np.random.random((40, *source.shape)) for source in sources})
+    data = DataSet("more", {"train": rows, "validation": rows, "test": rows}, shared_content=True)
+    begun: list[tuple[RunConfig, DataSet]] = []
+
+    def stopped(folder: RunFolder, config: RunConfig, rows: DataSet, *_: object, **__: object) -> Run:
+        begun.append((config, rows))
+        raise Interrupted("before the first step")
+
+    monkeypatch.setattr(run_module, "_trained", stopped)
+    settings = {**TINY_TRAINING, "training.steps": 4, "model.extends": str(straight.folder.path), "data.missing": 0.5}
+    with pytest.raises(Interrupted):
+        train_run(api.run_config(method="flow", settings=settings), tmp_path / "run", data=data)
+    config, trained = begun[0]
+    again = prepared(data, config.data)  # what resuming and testing do
+    for name, has_it in trained.split("train").present.items():
+        assert torch.equal(has_it, again.split("train").present[name]), name
+
+
 def test_who_adds_a_source_may_choose_how_to_sample_but_not_other_sizes(
     straight: Run, passing: None, tmp_path: Path
 ) -> None:
@@ -405,6 +444,9 @@ def test_content_on_a_grid_needs_a_renderer_of_tokens() -> None:
     assert parse(FlowConfig, {"grid": 2}).patch == 1
     widths = [parse(FlowConfig, given).renderer_width for given in ({}, {"patch": 1}, {"content": "scene"})]
     assert widths == [512, 128, 256]
+    automatic = api.run_config(method="flow", settings={"model.grid": 8})
+    scene = with_content(automatic, "scene").model  # what nobody chose does not stand in its way
+    assert (scene.grid, scene.patch, scene.renderer_width) == (8, 4, 256)
     assert parse(FlowConfig, {"patch": 1, "renderer_width": 64}).renderer_width == 64
     with pytest.raises(ConfigError, match="give patch a number"):
         parse(FlowConfig, {"grid": 2, "patch": None})
@@ -592,3 +634,5 @@ def test_settings_of_the_flow_are_checked() -> None:
         build_model([Source("a", (3, 8, 8))], FlowConfig())
     with pytest.raises(ConfigError, match="heads"):
         parse(FlowConfig, {"renderer_width": 20, "heads": 3})
+    with pytest.raises(ConfigError, match=r"greater than 0"):
+        parse(FlowConfig, {"shares": {"converter": -1}})

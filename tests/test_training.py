@@ -26,9 +26,9 @@ from msvae.posterior import Posterior
 from msvae.source import Source
 from msvae.training import loop
 from msvae.training.checkpoint import RunFolder
-from msvae.training.files import sha256, write_json
+from msvae.training.files import sha256, write_folder, write_json
 from msvae.training.run import Run, open_run, resume_run, train_run
-from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate
+from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate, progress_share
 
 
 def config(**settings: object) -> RunConfig:
@@ -113,6 +113,30 @@ def test_a_budget_becomes_steps_and_the_same_steps_give_the_same_weights(
     assert budget.folder.state().total_steps == budget.folder.state().step == 45
     train_run(config(**{"training.steps": 45, "training.warmup_steps": 30}), tmp_path / "steps")
     assert_same_weights(tmp_path / "budget", tmp_path / "steps")
+
+
+def test_progress_does_not_depend_on_when_the_length_becomes_known() -> None:
+    """In the warm-up, where a budget is measured, it is 0 for a run of known length too."""
+    shares = [progress_share(step, 30, total) for step, total in ((29, None), (29, 60), (30, 60), (59, 60), (9, 10))]
+    assert shares == [0.0, 0.0, 0.5, 59 / 60, 0.0]
+
+
+def test_a_folder_of_the_name_of_a_known_set_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colours").mkdir()  # where `msvae data export colours -o colours/` writes
+    monkeypatch.chdir(tmp_path)
+    run = train_run(config(**{"training.steps": 2}), tmp_path / "run")
+    assert run.config.data.name == "colours"
+
+
+def test_a_folder_is_replaced_also_where_a_kill_left_the_one_before(tmp_path: Path) -> None:
+    for name in (".step.old", "step"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("before")
+    write_folder(tmp_path / "step", lambda folder: write_json(folder / "file", {"now": 1}))
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+    assert "now" in (tmp_path / "step" / "file").read_text()
 
 
 def test_a_budget_is_kept_roughly(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def impute(run: Asked, given: Given, n: int = 1, seed: int = 0) -> Imputed:
             of class numbers), with their per-pixel spread.
     """
     model = model_of(run)
-    batch = as_batch(given, model.sources)
+    batch = as_batch(given, model.sources).to(model.device)
     mode: Mode = "mean" if n == 1 else "sample"
     answers = model.sample(batch, n=n, mode=mode, generator=_generator(model, seed)).values
     images: Images = {}

@@ -28,7 +28,7 @@ def reconstruct(
     run: RunPath,
     given: Given,
     out: OutFolder = OUT,
-    rows: Rows = "0:8",
+    rows: Rows = ":8",
     mode: Mode = "mean",
     seed: Seed = 0,
     as_json: Json = False,
@@ -51,7 +51,7 @@ def convert(
     given: Given,
     to: To = None,
     out: OutFolder = OUT,
-    rows: Rows = "0:8",
+    rows: Rows = ":8",
     n: Samples = 1,
     mode: Mode = "mean",
     seed: Seed = 0,
@@ -83,7 +83,7 @@ def fuse(
     ] = "product",
     to: To = None,
     out: OutFolder = OUT,
-    rows: Rows = "0:8",
+    rows: Rows = ":8",
     as_json: Json = False,
 ) -> None:
     """Images of several sources made into one, by weights.
@@ -120,7 +120,7 @@ def interpolate(
     by: Annotated[str, typer.Option("--by", help="Fusion rule of a walk between sources.")] = "barycenter",
     to: To = None,
     out: OutFolder = OUT,
-    rows: Rows = "0:2",
+    rows: Rows = ":2",
     as_json: Json = False,
 ) -> None:
     """Walk between two rows, or between the sources of one row.
@@ -186,7 +186,7 @@ def impute(
     given: Given,
     n: Samples = 1,
     out: OutFolder = OUT,
-    rows: Rows = "0:8",
+    rows: Rows = ":8",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -247,7 +247,7 @@ def likelihood(
     run: RunPath,
     given: Given,
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, help="Codes drawn for each row.")] = 100,
-    rows: Rows = "0:100",
+    rows: Rows = ":100",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

@@ -22,7 +22,12 @@ Given = Annotated[
 ]
 To = Annotated[list[str] | None, typer.Option("--to", "-t", metavar="SOURCE", help="A wanted source. Repeat for more.")]
 Rows = Annotated[
-    str, typer.Option("--rows", metavar="A:B", help="Which test rows stand for sources given without a path.")
+    str,
+    typer.Option(
+        "--rows",
+        metavar="A:B",
+        help="Which test rows stand for sources given without a path; `:8` are the first eight, or all of fewer.",
+    ),
 ]
 Mode = Annotated[str, typer.Option("--mode", help="`mean`: the expected answer; `sample`: a drawn one.")]
 Settings = Annotated[
@@ -48,15 +53,16 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def parse_rows(text: str, available: int) -> range:
-    """`A:B` or one number as a range of row numbers.
+    """`A:B`, `:B` (at most the first B) or one number as a range of row numbers.
 
     Raises:
-        ConfigError: if it is neither, or reaches past the rows there are.
+        ConfigError: if it is none of these, or reaches past the rows there are.
     """
     first, colon, last = text.partition(":")
     try:
         start = int(first or 0) if colon else int(first)
         stop = (int(last) if last else available) if colon else start + 1
+        stop = stop if first else min(stop, available)
     except ValueError:
         raise ConfigError(f"--rows {text!r}: expected A:B, such as 0:16, or one number.") from None
     if not 0 <= start < stop <= available:

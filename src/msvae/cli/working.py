@@ -61,13 +61,12 @@ def train(
             "data.sources": None if sources is None else sources.split(","),
             "data.missing": missing,
             "data.missing_seed": missing_seed,
-            **parse_settings(set_),
         }
         settings = api.run_config(
             data,
             method,
             budget,
-            {key: value for key, value in dotted.items() if value is not None},
+            {**{key: value for key, value in dotted.items() if value is not None}, **parse_settings(set_)},
             read_yaml(config) if config is not None else None,
         )
         folder = out or Path("runs") / f"{Path(settings.data.name).resolve().stem}-{settings.model.method}"

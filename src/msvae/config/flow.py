@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from msvae.config.base import Settings
 
@@ -14,6 +14,8 @@ SCENE_SETTINGS = {"aligned": True, "grid": 4, "side": 16, "channels": 8, "patch"
 
 #: Of the renderer's tokens: each is some cells of a map, where one vector (`renderer_width` 512) is all of it.
 TOKEN_WIDTH = 128
+
+StageName = Literal["sources", "code", "converter", "renderer", "alignment"]
 
 
 class FlowConfig(Settings):
@@ -93,7 +95,7 @@ class FlowConfig(Settings):
     dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
-    shares: dict[Literal["sources", "code", "converter", "renderer", "alignment"], float] = Field(default_factory=dict)
+    shares: dict[StageName, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
     guidance: float | None = Field(default=None, ge=0.0, le=20.0)
     begins: float = Field(default=0.0, ge=0.0, le=1.0)
     evidence: float = Field(default=2.0, ge=0.0, le=20.0)
@@ -109,19 +111,27 @@ class FlowConfig(Settings):
     added: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_that_follow_from_others(cls, values: Any) -> Any:
-        """Scenes have sizes of their own; content on a grid needs a renderer of tokens, and those are narrow."""
+    def _defaults_that_follow_from_others(
+        cls, values: Any, handler: ModelWrapValidatorHandler[FlowConfig]
+    ) -> FlowConfig:
+        """Scenes have sizes of their own; content on a grid needs a renderer of tokens, and those are narrow.
+
+        Nobody chose these: they do not count among `model_fields_set`.
+        """
         if not isinstance(values, Mapping):
-            return values
+            return handler(values)
+        following = dict(values)
         if values.get("content") == "scene":
-            values = {**SCENE_SETTINGS, **values}
-        if values.get("grid", 1) != 1:
-            values = {"patch": 1, **values}
-        if values.get("patch") is not None:
-            values = {"renderer_width": TOKEN_WIDTH, **values}
-        return values
+            following = {**SCENE_SETTINGS, **following}
+        if following.get("grid", 1) != 1:
+            following = {"patch": 1, **following}
+        if following.get("patch") is not None:
+            following = {"renderer_width": TOKEN_WIDTH, **following}
+        config = handler(following)
+        config.model_fields_set.intersection_update(values)
+        return config
 
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> FlowConfig:

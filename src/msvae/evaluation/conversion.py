@@ -39,8 +39,9 @@ def conversions(
         index = index if extent.rows is None else index[index < extent.rows]
         for part in parts(index):
             batch = test.batch(part)
-            means = model.sample(batch.select(given), targets, mode="mean") if data.shared_content else None
-            drawn = model.sample(batch.select(given), targets, generator=generator)
+            asked = batch.select(given)
+            means = model.sample(asked, targets, mode="mean").to("cpu") if data.shared_content else None
+            drawn = model.sample(asked, targets, generator=generator).to("cpu")
             for target in targets:
                 known = batch.present[target]
                 if means is not None and bool(known.any()):

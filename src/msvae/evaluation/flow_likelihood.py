@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from msvae.errors import ConfigError
-from msvae.flow.autoencoders import present_values, rows_with
+from msvae.flow.autoencoders import present_values
 from msvae.flow.density import log_density, normal_log_density
 from msvae.likelihoods import likelihood_of
 from msvae.models.shared_flow import SharedFlow
@@ -60,7 +60,7 @@ def _one_draw(model: SharedFlow, batch: SourceBatch, steps: int, generator: Gene
     for name, mean in encoded.items():
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         latents = mean + noise_scale * noise
-        rows = rows_with(batch, name)
+        rows = batch.present[name].nonzero().squeeze(1)
         source = model.autoencoders.sources[name]
         with torch.no_grad():
             raw = model.autoencoders.decode({name: latents})[name]

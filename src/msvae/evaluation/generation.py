@@ -33,7 +33,7 @@ def generation(
         with torch.no_grad():
             codes = model.draw(extent.generated, generator, from_prior=from_prior)
             for part in parts(torch.arange(extent.generated, device=codes.device)):
-                made = model.decode(codes[part], None, "sample", generator)
+                made = model.decode(codes[part], None, "sample", generator).to("cpu")
                 for name, images in made.values.items():
                     if name in yardstick.classifiers:
                         seen[name].append(yardstick.classifiers[name].look(images))

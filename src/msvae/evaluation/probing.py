@@ -38,5 +38,5 @@ def _codes(
     """Mean codes and labels of the first rows, in that order, that have all given sources."""
     have = torch.stack([rows.present[name][order] for name in given]).all(dim=0)
     chosen = order[have][:PROBE_ROWS]
-    codes = [model.encode(rows.batch(part).select(given)).mean for part in parts(chosen)]
+    codes = [model.encode(rows.batch(part).select(given)).mean.to("cpu") for part in parts(chosen)]
     return (torch.cat(codes) if codes else torch.zeros(0, 1)), labels[chosen]

@@ -32,7 +32,7 @@ def reconstructions(
     rows = len(test) if extent.rows is None else min(extent.rows, len(test))
     for part in parts(torch.arange(rows)):
         batch = test.batch(part)
-        from_all = model.sample(batch, mode="mean")
+        from_all = model.sample(batch, mode="mean").to("cpu")
         for source in model.sources:
             name = source.name
             has_it = batch.present[name]
@@ -63,7 +63,7 @@ def reconstructions(
 
 
 def _alone(model: MultiSourceModel, name: str, truth: Tensor) -> Tensor:
-    return model.sample(SourceBatch.complete({name: truth}), [name], mode="mean").values[name]
+    return model.sample(SourceBatch.complete({name: truth}), [name], mode="mean").to("cpu").values[name]
 
 
 def _ceilings(rebuilt: dict[str, Verdict], yardstick: Yardstick) -> dict[str, float | None]:

@@ -74,7 +74,7 @@ def _walk(model: MultiSourceModel, rows: SourceBatch, ends: Sequence[str], rule:
     first, second = ends
     path = [{first: 1.0 - share, second: share} for share in torch.linspace(0, 1, STEPS + 1).tolist()]
     answers = [model.sample(rows, [first], weights=weights, mode="mean", rule=rule) for weights in path]
-    return torch.stack([answer.values[first] for answer in answers])
+    return torch.stack([answer.values[first].to("cpu") for answer in answers])
 
 
 def _judged(images: Tensor, source: Source, yardstick: Yardstick) -> dict[str, float | None]:

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from msvae.likelihoods import likelihood_of
 from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
+from msvae.subsets import rows_of_each
 
 STATISTICS_MOMENTUM = 0.05
 LEAST_DEVIATION = 0.1  # of the root mean square of all
@@ -113,7 +114,7 @@ class Autoencoders(nn.Module):
             per_image = score / source.value_count + self._edge_error(source, raw, target)
             losses[name] = (per_image * self._weights(source, target)).sum() / len(batch)
             nats[name] = score.mean()
-        return losses, nats, {name: self.by_row(name, codes, batch) for name in self.sources}
+        return losses, nats, self.by_row(codes, batch)
 
     def calibrate(self, name: str, values: Float[Tensor, "rows latents"]) -> None:
         """Standardise a source by the statistics of these encodings."""
@@ -121,10 +122,11 @@ class Autoencoders(nn.Module):
         assert isinstance(standard, Standardiser)
         standard.calibrate(values)
 
-    def by_row(self, name: str, codes: Mapping[str, Tensor], batch: SourceBatch) -> Float[Tensor, "rows latents"]:
-        """Latents of present images, put into their rows; zero where the source is absent."""
-        blank = torch.zeros(len(batch), self.networks.size(name), device=batch.device)
-        return blank if name not in codes else blank.index_copy(0, rows_with(batch, name), codes[name])
+    def by_row(self, codes: Mapping[str, Tensor], batch: SourceBatch) -> dict[str, Float[Tensor, "rows latents"]]:
+        """Latents of present images, put into their rows; zero where a source is absent."""
+        sizes = {name: self.networks.size(name) for name in self.sources}
+        blank = {name: torch.zeros(len(batch), size, device=batch.device) for name, size in sizes.items()}
+        return in_their_rows(codes, batch, blank)
 
     def _edge_error(self, source: Source, raw: Tensor, target: Tensor) -> Tensor:
         """Mean absolute error of differences between neighbours, in the likelihood's units; 0 for other than images."""
@@ -150,22 +152,40 @@ def shifted(images: Tensor, reach: int, generator: Generator | None = None) -> T
     return padded[..., down : down + height, right : right + width]
 
 
-def rows_with(batch: SourceBatch, name: str) -> Int[Tensor, " rows"]:
-    """The rows that have a source."""
-    return batch.present[name].nonzero().squeeze(1)
-
-
 def rows_by_source(names: Iterable[str], chosen: Bool[Tensor, "sources rows"]) -> dict[str, Int[Tensor, " _"]]:
     """The chosen rows of every source, of sources that are chosen in some row."""
-    found = {name: rows.nonzero().squeeze(1) for name, rows in zip(names, chosen, strict=True)}
-    return {name: rows for name, rows in found.items() if len(rows)}
+    found = {}
+    for name, rows in zip(names, rows_of_each(chosen), strict=True):
+        rows = torch.arange(chosen.shape[1], device=chosen.device) if rows is None else rows
+        if len(rows):
+            found[name] = rows
+    return found
 
 
 def present_values(batch: SourceBatch, names: Iterable[str]) -> dict[str, Tensor]:
     """The images of every source that some row has, without the rows that lack it."""
+    names = [name for name in names if name in batch.present]
     found = {}
-    for name in names:
-        if name in batch.present and bool(batch.present[name].any()):
-            whole = bool(batch.present[name].all())
-            found[name] = batch.values[name] if whole else batch.values[name][rows_with(batch, name)]
+    for name, rows in zip(names, rows_of_each(batch.presence(names)) if names else [], strict=True):
+        if rows is None or len(rows):
+            found[name] = batch.values[name] if rows is None else batch.values[name][rows]
     return found
+
+
+def in_their_rows(
+    values: Mapping[str, Tensor], batch: SourceBatch, blank: Mapping[str, Tensor]
+) -> dict[str, Float[Tensor, "rows *numbers"]]:
+    """What was computed of present images, put into their rows.
+
+    Args:
+        values: `{source: (present rows, *numbers)}`, of sources that some row has.
+        blank: `{source: (rows, *numbers)}` what stands where a source is absent; it names the sources.
+    """
+    rows_of = rows_of_each(batch.presence(list(blank)))
+    placed = {}
+    for (name, empty), rows in zip(blank.items(), rows_of, strict=True):
+        if name not in values:
+            placed[name] = empty
+        else:
+            placed[name] = values[name] if rows is None else empty.index_copy(0, rows, values[name])
+    return placed

@@ -54,6 +54,8 @@ class CodedBatch(SourceBatch):
 
     def batch(self, index: Tensor | slice) -> "CodedBatch":
         """Some of the rows: coded training rows answer the same call as `Rows`."""
+        if isinstance(index, Tensor):
+            index = index.to(self.device)  # once, not for every tensor
         return CodedBatch(
             {},
             {name: tensor[index] for name, tensor in self.present.items()},

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
-from msvae.flow.autoencoders import present_values, rows_with, shifted
+from msvae.flow.autoencoders import in_their_rows, present_values, shifted
 from msvae.flow.coded import Evidence
 from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
+from msvae.subsets import rows_of_each
 
 TEMPERATURE = 0.1
 LOGIT_LIMIT = 2.0  # the surest source counts at most e^4 times as much as the least sure one
@@ -73,13 +74,9 @@ class Content(nn.Module):
         if moved:
             images = {name: shifted(values, self.shift, generator) for name, values in images.items()}
         maps = self.networks.encode(images)
-        read = []
-        for name in self.names:
-            blank = torch.zeros(len(batch), self.slots, self.size + 1, device=batch.device)
-            if name in maps:
-                blank = blank.index_copy(0, rows_with(batch, name), self._read(name, maps[name]))
-            read.append(blank)
-        numbers = torch.stack(read)
+        blank = torch.zeros(len(batch), self.slots, self.size + 1, device=batch.device)
+        read = {name: self._read(name, found) for name, found in maps.items()}
+        numbers = torch.stack(list(in_their_rows(read, batch, dict.fromkeys(self.names, blank)).values()))
         return Evidence(numbers[..., : self.size], numbers[..., self.size], batch.presence(self.names))
 
     @torch.no_grad()
@@ -106,30 +103,34 @@ class Content(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-source contrast and target-detached prediction (methods: IDMVAE, MUNITE)."""
         present = evidence.present
-        pairs = []
-        for first in range(len(self.names)):
-            for second in range(first):
-                both = present[first] & present[second]
-                if int(both.sum()) > 1:
-                    pairs.append(contrast(evidence.tokens[first][both], evidence.tokens[second][both]))
-        part = random_half(present, generator)
+        two = torch.tril_indices(len(present), len(present), -1)  # every two sources
+        first, second = two.to(present.device)
         several = present.sum(dim=0) > 1
-        if int(several.sum()) > 1:
-            one, other = (
-                pooled(evidence.restricted(side).rows(several.nonzero().squeeze(1))) for side in (part, ~part)
-            )
-            pairs.append(contrast(one, other))
+        *rows_of_pairs, rows_of_several = rows_of_each(torch.cat([present[first] & present[second], several[None]]))
+        pairs = []
+        for (one, other), rows in zip(two.T.tolist(), rows_of_pairs, strict=True):
+            if rows is None or len(rows) > 1:
+                tokens = evidence.tokens if rows is None else evidence.tokens[:, rows]
+                pairs.append(contrast(tokens[one], tokens[other]))
+        part = random_half(present, generator)
+        if rows_of_several is None or len(rows_of_several) > 1:
+            halves = [evidence.restricted(side) for side in (part, ~part)]
+            if rows_of_several is not None:
+                halves = [side.rows(rows_of_several) for side in halves]
+            half, rest = (pooled(side) for side in halves)
+            pairs.append(contrast(half, rest))
         nothing = evidence.tokens.sum() * 0.0
         between = torch.stack(pairs).mean() if pairs else nothing
         predicted = [nothing]
-        for index, name in enumerate(self.names):
-            used = present.clone()
-            used[index] &= not self.detached
-            rows = (present[index] & used.any(dim=0)).nonzero().squeeze(1)
-            if len(rows):
-                code = pooled(evidence.restricted(used).rows(rows)).flatten(1)
-                guess = self.predictors[f"of_{name}"](code).float()
-                predicted.append((guess - latents[name][rows].detach()).square().mean())
+        everyone = torch.eye(len(present), dtype=torch.bool, device=present.device)
+        used = present & ~(everyone[:, :, None] & self.detached)  # the sources that each one is predicted from
+        for index, (name, rows) in enumerate(zip(self.names, rows_of_each(present & used.any(dim=1)), strict=True)):
+            if rows is None or len(rows):
+                heard, wanted = evidence.restricted(used[index]), latents[name].detach()
+                if rows is not None:
+                    heard, wanted = heard.rows(rows), wanted[rows]
+                guess = self.predictors[f"of_{name}"](pooled(heard).flatten(1)).float()
+                predicted.append((guess - wanted).square().mean())
         prediction = torch.stack(predicted).sum() / max(1, len(predicted) - 1)
         return self.contrast * between + self.prediction * prediction, {
             "contrast": between.detach(),

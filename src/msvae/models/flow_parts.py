@@ -117,7 +117,7 @@ class FlowParts(MultiSourceModel):
     def _latents(self, batch: SourceBatch) -> dict[str, Tensor]:
         """Standardised latents of every source by row; zero where it is absent."""
         codes = self.autoencoders.latents(present_values(batch, self.source_names))
-        return {name: self.autoencoders.by_row(name, codes, batch) for name in self.source_names}
+        return self.autoencoders.by_row(codes, batch)
 
     @torch.no_grad()
     def _coded(self, batch: SourceBatch, latents: dict[str, Tensor] | None = None) -> CodedBatch:

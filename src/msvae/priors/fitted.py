@@ -37,7 +37,7 @@ class FittedMixture(Prior):
         return bool(self.fitted)
 
     def fit(self, codes: Float[Tensor, "rows latent"], seed: int = 0) -> None:
-        """Fit to codes by expectation maximisation (scikit-learn); few codes get fewer Gaussians.
+        """Fit to codes by expectation maximisation (scikit-learn); few codes get fewer Gaussians, one alone none.
 
         Raises:
             NonFiniteError: for non-finite codes.
@@ -47,6 +47,8 @@ class FittedMixture(Prior):
 
         if not bool(torch.isfinite(codes).all()):
             raise NonFiniteError("The codes of the training rows are not finite; the sampler cannot be fitted.")
+        if len(codes) < 2:
+            return
         used = min(len(self.weights), max(1, len(codes) // 2))
         estimator = GaussianMixture(used, reg_covar=1e-4, max_iter=50, random_state=seed % 2**32)
         with warnings.catch_warnings():

@@ -85,6 +85,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             flush_to_disk(file)
         replaced = path.with_name(f".{path.name}.old")
         if path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)  # left there by a kill
             path.replace(replaced)
         temporary.replace(path)
         flush_to_disk(path.parent)

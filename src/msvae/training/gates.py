@@ -86,8 +86,8 @@ def code(model: MultiSourceModel, rows: Rows) -> Gate:
     pooled badly.
     """
     codes, index = _own_codes(model, rows)
-    figures = {"retrieval": _retrieval(codes, index)}
-    chance = 1.0 / GENERATED_ROWS
+    found, chance = _retrieval(codes, index)
+    figures = {"retrieval": found}
     if rows.labels is not None:
         probes = [_probe(codes[name], rows.labels[index[name]]) for name in codes]
         known = [value for value in probes if value is not None]
@@ -102,7 +102,7 @@ def code(model: MultiSourceModel, rows: Rows) -> Gate:
                     return Gate(figures, "the code of all sources knows less than that of one.")
             if figures["probe"] > min(0.9, 1.5 * figures["probe_chance"]):
                 return Gate(figures)
-    if figures["retrieval"] > CHANCE * chance:
+    if found > CHANCE * chance:
         return Gate(figures)
     return Gate(figures, "the codes of a row's sources have nothing in common.")
 
@@ -199,13 +199,13 @@ def _pairs(codes: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> list[tup
     return pairs
 
 
-def _retrieval(codes: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> float:
-    """How often the nearest code of another source is the same row's, among at most 256 rows."""
-    found = [
-        float(((one @ other.T).argmax(dim=1) == torch.arange(len(one))).float().mean())
-        for one, other in _pairs(codes, index)
-    ]
-    return sum(found) / len(found) if found else 0.0
+def _retrieval(codes: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> tuple[float, float]:
+    """How often the nearest code of another source is the same row's, among at most 256 rows, and by chance."""
+    pairs = _pairs(codes, index)
+    if not pairs:
+        return 0.0, 0.0
+    found = [float(((one @ other.T).argmax(dim=1) == torch.arange(len(one))).float().mean()) for one, other in pairs]
+    return sum(found) / len(pairs), sum(1.0 / len(one) for one, _ in pairs) / len(pairs)
 
 
 def _agreement(codes: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> float:

@@ -27,7 +27,7 @@ from msvae.training.log import MetricsLog
 from msvae.training.optimizer import optimizer_of
 from msvae.training.plan import StagePlan
 from msvae.training.progress import Display, Quiet, shown
-from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate
+from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate, progress_share
 from msvae.training.state import TrainingState, model_of
 
 LOG_EVERY = 10
@@ -111,7 +111,7 @@ def fit(
                 local = step - plan.first_step
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(local, peak, config.warmup_steps, length)
-                model.tell_progress(0.0 if length is None else local / length)
+                model.tell_progress(progress_share(local, config.warmup_steps, length))
 
                 index = order(local)
                 parts = index.tensor_split(min(config.accumulation, len(index)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from msvae.config import SAMPLING_SETTINGS, FlowConfig, RunConfig
-from msvae.data import DataSet, check_data, is_path, load_data, prepared
+from msvae.data import SETS, DataSet, check_data, is_path, load_data, prepared
 from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
@@ -73,13 +73,14 @@ def train_run(
     folder = RunFolder(out)
     training = config.training.model_copy(update={"precision": native_precision(config.training)})
     named = config.data if data is None else config.data.model_copy(update={"name": data.name, "options": {}})
-    if data is None and is_path(named.name):
+    if data is None and named.name not in SETS and is_path(named.name):
         named = named.model_copy(update={"name": str(Path(named.name).expanduser().resolve())})
     config = config.model_copy(update={"training": training, "data": named})
     rows = _rows(data, config, display)
     base = _base(config)
     if base is not None:
-        config, rows = _extended(base, config, rows)
+        config = _extended(base, config, rows)
+        rows = _rows(data, config, display)  # images are removed from the sources in their new order
     config = with_known_content(_as_reused(config), rows, display or Quiet())
     model = _fresh_model(rows, config, networks)
     _inherit(model, base)
@@ -195,8 +196,8 @@ def _inherit(model: MultiSourceModel, base: SharedFlow | None) -> None:
         model.take_autoencoders(open_run(model.config.reuse).model)
 
 
-def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> tuple[RunConfig, DataSet]:
-    """Settings and rows of a run that adds sources: the sizes of the trained model, its sources first.
+def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> RunConfig:
+    """Settings of a run that adds sources: the sizes of the trained model, its sources first.
 
     Of the settings that a person chose, those of sampling count; others have to be the trained model's.
 
@@ -223,9 +224,8 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> tuple[RunCo
                 f"Setting 'model.{key}': {value} was given, but the model that sources are added to has {there}."
             )
     model = base.config.model_copy(update={**kept, "added": (*base.config.added, *new), "trained": new})
-    order = (*base.source_names, *new)
-    rows = config.data.model_copy(update={"sources": order})
-    return config.model_copy(update={"model": model, "data": rows}), data.only(order)
+    rows = config.data.model_copy(update={"sources": (*base.source_names, *new)})
+    return config.model_copy(update={"model": model, "data": rows})
 
 
 def _own_networks(folder: RunFolder, networks: Mapping[str, Pair] | None) -> Mapping[str, Pair] | None:

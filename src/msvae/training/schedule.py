@@ -90,6 +90,11 @@ def learning_rate(step: int, peak: float, warmup: int, total: int | None) -> flo
     return peak * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * cosine)
 
 
+def progress_share(step: int, warmup: int, total: int | None) -> float:
+    """How much of a stretch is done, in [0, 1): 0 in the warm-up, when the length of a budget is not known yet."""
+    return 0.0 if total is None or step < warmup else step / total
+
+
 class BudgetMeter:
     """Turns a time budget into a number of steps, from the mean time of the first ones.
 

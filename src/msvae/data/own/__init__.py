@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msvae.config import parse
 from msvae.data.base import DataSet
 from msvae.data.own.cache import cached, files_fingerprint
 from msvae.data.own.finding import find_layout
@@ -51,7 +52,7 @@ def own_data(name: str, options: Mapping[str, Any], tell: Tell | None = None) ->
                     f"Source {source!r}: its images differ in size, or are larger than networks take. Say what to do: "
                     f"msvae data check {path} writes {settings_place(path)} with a proposal."
                 )
-        return checked(OwnSettings.model_validate({**proposal.model_dump(), **options}), "Options of the data")
+        return checked(parse(OwnSettings, {**proposal.model_dump(), **options}), "Options of the data")
 
     described = settings.model_dump(mode="json") if settings else {"proposed": dict(options)}
     return cached(layout, path, files_fingerprint(layout, described), chosen, tell)

@@ -226,7 +226,7 @@ def labels_of(
             if value not in settings.class_names:
                 raise DataError(f"Column {label!r}: {unknown('class', value, settings.class_names)}")
         values = list(settings.class_names)
-    elif all(value.isdecimal() and value.isascii() for value in values) and int(values[-1]) < 10 * len(values):
+    elif all(_is_number(value) for value in values) and max(map(int, values)) < 10 * len(values):
         values = [str(number) for number in range(max(map(int, values)) + 1)]
     of_value = {value: number for number, value in enumerate(values)}
     return (
@@ -235,6 +235,11 @@ def labels_of(
         _without(columns, label),
         notes,
     )
+
+
+def _is_number(value: str) -> bool:
+    """Whether a class is a plain whole number; `007` is a name."""
+    return value.isdecimal() and value.isascii() and str(int(value)) == value
 
 
 def _without(columns: Mapping[str, np.ndarray], label: str) -> dict[str, np.ndarray]:
