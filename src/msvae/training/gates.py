@@ -3,7 +3,7 @@
 Each gate is a function of a model and validation rows; it asks through the contract of every model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +14,12 @@ from torch import Tensor
 from msvae.data.base import Rows
 from msvae.metrics import linear_probe, pixel_quality
 from msvae.models.base import MultiSourceModel
+from msvae.source import SourceBatch
 
 GATE_ROWS = 1000
 GENERATED_ROWS = 256
 POOLING_LOSS, LEAST_PROBED = 0.1, 400  # of accuracy; half of so many rows tell it from the probes' own errors
+VALUES_AT_ONCE = 4_000_000  # of images in one pass: 340 rows of five 3 x 28 x 28, 7 of three 3 x 256 x 256
 CHANCE = 3.0  # retrieval has to be this many times better than chance
 
 
@@ -58,9 +60,13 @@ def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: C
         index = usable.nonzero().squeeze(1)[:GATE_ROWS]
         if len(index) < 2:
             continue
-        batch = rows.batch(index)
-        images = model.sample(batch.select(known), [source.name], mode="mean").values[source.name].to("cpu")
-        truth = batch.values[source.name]
+        images = torch.cat(
+            [
+                model.sample(batch.select(known), [source.name], mode="mean").values[source.name].to("cpu")
+                for batch in _batches(model, rows, index)
+            ]
+        )
+        truth = rows.batch(index).values[source.name]
         mean = truth.mode(dim=0).values if source.categories else truth.mean(dim=0)
         mine, trivial = (
             quality.accuracy if source.categories else quality.psnr
@@ -110,10 +116,10 @@ def code(model: MultiSourceModel, rows: Rows) -> Gate:
 @torch.no_grad()
 def converter(model: MultiSourceModel, rows: Rows) -> Gate:
     """Codes drawn given all sources of a row are nearer to the row's own code than to another row's."""
-    batch = rows.batch(slice(0, GATE_ROWS)).to(model.device)
     generator = torch.Generator(model.device).manual_seed(0)
-    drawn = model.codes(batch, 1, None, "sample", "own", generator)
-    own = model.encode(batch).mean
+    batches = list(_batches(model, rows, torch.arange(min(GATE_ROWS, len(rows)))))
+    drawn = torch.cat([model.codes(batch, 1, None, "sample", "own", generator) for batch in batches])
+    own = torch.cat([model.encode(batch).mean for batch in batches])
     here = F.cosine_similarity(drawn, own).mean()
     elsewhere = F.cosine_similarity(drawn, own.roll(1, dims=0)).mean()
     spread = float(model.draw(GATE_ROWS, generator).std() / own.std().clamp_min(1e-6))
@@ -149,9 +155,20 @@ def _own_codes(model: MultiSourceModel, rows: Rows) -> tuple[dict[str, Tensor], 
         chosen = rows.present[name].nonzero().squeeze(1)
         chosen = chosen[chosen < GATE_ROWS]
         if len(chosen) > 1:
-            codes[name] = model.encode(rows.batch(chosen).select([name])).mean.to("cpu")
+            codes[name] = _codes(model, rows, chosen, [name])
             index[name] = chosen
     return codes, index
+
+
+def _codes(model: MultiSourceModel, rows: Rows, index: Tensor, given: Sequence[str]) -> Float[Tensor, "rows latent"]:
+    return torch.cat([model.encode(batch.select(given)).mean.to("cpu") for batch in _batches(model, rows, index)])
+
+
+def _batches(model: MultiSourceModel, rows: Rows, index: Tensor) -> Iterator[SourceBatch]:
+    """The rows in parts that memory holds, however large their images are."""
+    row_values = sum(source.value_count for source in model.sources)
+    for part in index.split(max(1, VALUES_AT_ONCE // row_values)):
+        yield rows.batch(part).to(model.device)
 
 
 def _probe(codes: Float[Tensor, "rows latent"], labels: Tensor) -> float | None:
@@ -172,7 +189,7 @@ def _probes_of_pooling(
     """Probes of the code of all sources, and of each source's own, on the same rows: those with another source beside
     it; means over the sources that are in enough of such rows, or None."""
     several = torch.stack(list(rows.present.values())).sum(dim=0) > 1
-    together = model.encode(rows.batch(slice(0, GATE_ROWS))).mean.to("cpu")
+    together = _codes(model, rows, torch.arange(min(GATE_ROWS, len(rows))), model.source_names)
     pooled, alone = [], []
     for name, chosen in index.items():
         both = several[chosen]
