@@ -98,7 +98,10 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     stopped_at = folder.state().step
     assert 0 < stopped_at < 400
     assert not folder.state().finished
+    for left in (".step-00000001.part", ".step-00000001.old"):
+        (tmp_path / "killed" / "checkpoints" / left).mkdir(exist_ok=True)
     resume_run(tmp_path / "killed")
+    assert not list((tmp_path / "killed" / "checkpoints").glob(".step-*"))
     train_run(api.run_config(method="mopoe", settings={**plain, "training.steps": 400}), tmp_path / "straight")
     assert_same_weights(tmp_path / "straight", tmp_path / "killed")
 

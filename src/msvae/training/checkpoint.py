@@ -127,7 +127,7 @@ class RunFolder:
         return checkpoints[-1]
 
     def save(self, checkpoint: Checkpoint, model: Mapping[str, Tensor], training: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint, whole or not at all, and remove the oldest ones."""
+        """Write a checkpoint, whole or not at all, and remove the oldest ones and what kills have left."""
 
         def fill(folder: Path) -> None:
             try:
@@ -149,8 +149,9 @@ class RunFolder:
                 },
             )
 
-        write_folder(self.path / "checkpoints" / f"step-{checkpoint.step:08d}", fill)
-        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+        folder = self.path / "checkpoints"
+        write_folder(folder / f"step-{checkpoint.step:08d}", fill)
+        for old in (*self.checkpoints()[:-KEPT_CHECKPOINTS], *folder.glob(".step-*")):
             shutil.rmtree(old, ignore_errors=True)
 
     def state(self) -> Checkpoint:
