@@ -28,6 +28,8 @@ from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content
 from msvae.training.gates import Gate
 from msvae.training.plan import StagePlan
+from msvae.training.progress import Quiet
+from msvae.training.renderer_kind import with_known_renderer
 from msvae.training.run import Run, open_run, resume_run, train_run
 from msvae.training.schedule import BatchOrder
 from test_training import assert_same_weights, own_data
@@ -623,6 +625,24 @@ def test_spatial_codes_and_vectors() -> None:
     assert answer.values["facts"].shape == (10, 5)
     assert set(answer.values["map"].unique().tolist()) <= {0.0, 1.0, 2.0}
     assert model.encode(batch).mean.shape == (5, 4 * 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "patch", "width"),
+    [
+        ({"training.budget": 599.0}, None, 512),
+        ({"training.budget": 600.0}, 1, 128),
+        ({"training.steps": 100_000}, None, 512),
+        ({"training.budget": 600.0, "model.patch": None}, None, 512),
+        ({"training.budget": 600.0, "model.patch": 2}, 2, 128),
+        ({"training.budget": 600.0, "model.renderer_width": 64}, None, 64),
+        ({"training.budget": 600.0, "model.extends": "RUN"}, None, 512),
+        ({"training.budget": 600.0, "model.content": "scene"}, 4, 256),
+    ],
+)
+def test_long_trainings_draw_with_tokens(settings: dict[str, object], patch: int | None, width: int) -> None:
+    chosen = with_known_renderer(api.run_config(method="flow", settings=settings), Quiet()).model
+    assert (chosen.patch, chosen.renderer_width) == (patch, width)
 
 
 def test_settings_of_the_flow_are_checked() -> None:

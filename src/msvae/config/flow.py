@@ -42,7 +42,8 @@ class FlowConfig(Settings):
         converter_width, converter_depth, renderer_width, renderer_depth, heads: of the converter, a Transformer, and
             of the renderer (width 512, as tokens 128).
         patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
-            (the default for one token of content) takes the whole map as one vector, through a residual MLP.
+            takes the whole map as one vector, through a residual MLP. Where it is not chosen, content on a grid and
+            budgets of 10 minutes or more have tokens (`msvae.training.renderer_kind`).
         aligned, aligned_width: for sources that show one scene pixel by pixel: whether answers to given sources are
             drawn on what these show (`msvae.flow.alignment`), and channels of the largest maps of that U-Net.
         dropped: share of rows that the renderer sees without their code, for guidance.

@@ -17,6 +17,7 @@ from msvae.training.content_kind import with_content, with_known_content
 from msvae.training.devices import native_precision
 from msvae.training.loop import fit
 from msvae.training.progress import Display, Quiet, teller
+from msvae.training.renderer_kind import with_known_renderer
 from msvae.training.schedule import derived_seed
 
 log = logging.getLogger("msvae.training")
@@ -82,6 +83,7 @@ def train_run(
         config = _extended(base, config, rows)
         rows = _rows(data, config, display)  # images are removed from the sources in their new order
     config = with_known_content(_as_reused(config), rows, display or Quiet())
+    config = with_known_renderer(config, display or Quiet())
     model = _fresh_model(rows, config, networks)
     _inherit(model, base)
     folder.create(
