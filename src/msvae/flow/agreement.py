@@ -57,7 +57,7 @@ def enough_guidance(below_quartile: Callable[[float], float], allowed: float) ->
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if below_quartile(middle) > allowed else (low, middle)
-    return (low * high) ** 0.5
+    return 1.0 if low == 1.0 else (low * high) ** 0.5  # next to none would cost as much as any
 
 
 def agreement(
