@@ -21,6 +21,7 @@ from msvae.source import Source, SourceBatch
 # Rows that guidance is measured on, with five guidances: one standard error of their share is .01 of 2,048 and
 # .03 of 256. Of larger latents fewer rows are drawn.
 MEASURED_ROWS, MEASURED_LEAST_ROWS, MEASURED_VALUES = 2048, 256, 2**21
+TOKENS_AT_ONCE_ON_CPU = 1024  # of the renderer, whose maps then stay in a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -195,10 +196,18 @@ class DrawingFlow(StagedFlow):
             return torch.cat([self.renderer.mean(name, part) for part in slots.split(CHUNK)])
         answers = []
         with autocast_for(self.device, self.sampling.precision):
-            for part, start in zip(slots.split(CHUNK), noise.split(CHUNK), strict=True):
+            rows = self._rows_rendered_at_once
+            for part, start in zip(slots.split(rows), noise.split(rows), strict=True):
                 velocity = self.renderer.guided(name, part, guidance, how.begins)
                 answers.append(flow.sample(velocity, start, how.image_steps, how.early, solver))
         return torch.cat(answers)
+
+    @property
+    def _rows_rendered_at_once(self) -> int:
+        """A GPU takes many; on a CPU 64 rows of 16 tokens are 1.6 times as fast as 512."""
+        if self.device.type != "cpu":
+            return CHUNK
+        return max(1, min(CHUNK, TOKENS_AT_ONCE_ON_CPU // self.renderer.field.tokens))
 
     def _image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:
         return torch.cat([self.autoencoders.image(name, part) for part in latents.split(CHUNK)])
