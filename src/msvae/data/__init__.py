@@ -17,9 +17,14 @@ def load_data(config: DataConfig, tell: Tell | None = None) -> DataSet:
         DataError: for an unknown set, one that has to be built first, or files that cannot be used.
         ConfigError: for an option the set does not know, or a value out of its range.
     """
-    if config.name not in SETS and is_path(config.name):
+    if names_own_data(config.name):
         return prepared(own_data(config.name, config.options, tell), config)
     return prepared(known_set(config.name).open(config.options), config)
+
+
+def names_own_data(name: str) -> bool:
+    """Whether a name is the path of a person's own data; a known set is meant also where a folder is called like it."""
+    return name not in SETS and is_path(name)
 
 
 def known_set(name: str) -> KnownSet:
@@ -48,8 +53,8 @@ __all__ = [
     "check_data",
     "complete_rows",
     "get_set",
-    "is_path",
     "known_set",
     "load_data",
+    "names_own_data",
     "prepared",
 ]

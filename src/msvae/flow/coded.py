@@ -27,7 +27,10 @@ class Evidence:
         """The same evidence with only the sources in `subset` still present."""
         return Evidence(self.tokens, self.logits, self.present & subset)
 
-    def rows(self, index: Tensor | slice) -> "Evidence":
+    def rows(self, index: Tensor | slice | None) -> "Evidence":
+        """Some of the rows; None for all (`msvae.subsets.rows_of_each`)."""
+        if index is None:
+            return self
         return Evidence(self.tokens[:, index], self.logits[:, index], self.present[:, index])
 
 

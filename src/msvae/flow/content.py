@@ -114,10 +114,7 @@ class Content(nn.Module):
                 pairs.append(contrast(tokens[one], tokens[other]))
         part = random_half(present, generator)
         if rows_of_several is None or len(rows_of_several) > 1:
-            halves = [evidence.restricted(side) for side in (part, ~part)]
-            if rows_of_several is not None:
-                halves = [side.rows(rows_of_several) for side in halves]
-            half, rest = (pooled(side) for side in halves)
+            half, rest = (pooled(evidence.restricted(side).rows(rows_of_several)) for side in (part, ~part))
             pairs.append(contrast(half, rest))
         nothing = evidence.tokens.sum() * 0.0
         between = torch.stack(pairs).mean() if pairs else nothing
@@ -126,11 +123,10 @@ class Content(nn.Module):
         used = present & ~(everyone[:, :, None] & self.detached)  # the sources that each one is predicted from
         for index, (name, rows) in enumerate(zip(self.names, rows_of_each(present & used.any(dim=1)), strict=True)):
             if rows is None or len(rows):
-                heard, wanted = evidence.restricted(used[index]), latents[name].detach()
-                if rows is not None:
-                    heard, wanted = heard.rows(rows), wanted[rows]
-                guess = self.predictors[f"of_{name}"](pooled(heard).flatten(1)).float()
-                predicted.append((guess - wanted).square().mean())
+                code = pooled(evidence.restricted(used[index]).rows(rows)).flatten(1)
+                guess = self.predictors[f"of_{name}"](code).float()
+                wanted = latents[name] if rows is None else latents[name][rows]
+                predicted.append((guess - wanted.detach()).square().mean())
         prediction = torch.stack(predicted).sum() / max(1, len(predicted) - 1)
         return self.contrast * between + self.prediction * prediction, {
             "contrast": between.detach(),

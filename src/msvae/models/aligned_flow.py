@@ -18,7 +18,7 @@ from msvae.flow.content import one_of, random_half
 from msvae.flow.converter import log_of
 from msvae.models.base import Loss, Mode, Weights
 from msvae.models.shared_flow import SharedFlow
-from msvae.models.stages import RowSource, Stage
+from msvae.models.stages import RowSource, Stage, rows_at_once
 from msvae.source import Source, SourceBatch, check_batch
 
 EXPECTED = 0.5  # share of training rows with the code expected from S, which `mode="mean"` has, not that of all others
@@ -177,7 +177,7 @@ class AlignedFlow(SharedFlow):
     ) -> Tensor:
         """The source as drawn on what is seen of others, a few rows at a time."""
         found = []
-        for rows in torch.arange(len(codes), device=self.device).split(self._rows_at_once):
+        for rows in torch.arange(len(codes), device=self.device).split(rows_at_once(self.sources)):
             images = {other: values[rows] for other, values in seen.items()}
             maps = self.alignment.read(images, present[:, rows], log_weights[:, rows])
             found.append(self.alignment.images(maps, self._slots(codes[rows]), name))

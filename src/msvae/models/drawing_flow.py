@@ -12,9 +12,8 @@ from msvae import flow
 from msvae.config import SAMPLING_SETTINGS, FlowConfig
 from msvae.flow.agreement import FEW, QUARTILE, agreement, enough_guidance
 from msvae.models.base import Mode
-from msvae.models.flow_parts import CHUNK
 from msvae.models.staged_flow import StagedFlow
-from msvae.models.stages import RowSource
+from msvae.models.stages import CHUNK, RowSource
 from msvae.networks.precision import autocast_for
 from msvae.source import Source, SourceBatch
 

@@ -20,10 +20,6 @@ from msvae.models.base import MultiSourceModel
 from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
 
-CHUNK = 512
-#: Of the images that are encoded together: large maps, which leave the caches, take twice as long.
-VALUES_AT_ONCE = 2_000_000
-
 
 class FlowParts(MultiSourceModel):
     """The networks of the shared-latent flow; `StagedFlow` trains them, `SharedFlow` answers with them."""
@@ -108,10 +104,6 @@ class FlowParts(MultiSourceModel):
                 f"sources ({', '.join(self.source_names)}) or sizes."
             ) from None
         self.content.begin_with(self.autoencoders.networks)
-
-    @property
-    def _rows_at_once(self) -> int:
-        return max(1, min(CHUNK, VALUES_AT_ONCE // sum(source.value_count for source in self.sources)))
 
     @torch.no_grad()
     def _latents(self, batch: SourceBatch) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from msvae.fusion.base import normalised
 from msvae.fusion.product import ProductOfExperts
 from msvae.models.base import Features, Mode, Weights
 from msvae.models.drawing_flow import DrawingFlow
-from msvae.models.flow_parts import CHUNK
+from msvae.models.stages import CHUNK
 from msvae.posterior import Experts, Posterior
 from msvae.source import Source, SourceBatch, check_batch
 

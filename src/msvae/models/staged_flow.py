@@ -14,7 +14,7 @@ from msvae.flow.coded import CodedBatch, Evidence, joined
 from msvae.flow.content import one_of, pooled
 from msvae.models.base import Loss
 from msvae.models.flow_parts import FlowParts
-from msvae.models.stages import RowSource, Stage, in_chunks
+from msvae.models.stages import RowSource, Stage, in_chunks, rows_at_once
 from msvae.source import Source, SourceBatch, check_batch
 
 GRAIN_VALUES = 5_000_000  # of each source's training images: 2,000 rows of 28 x 28 pixels
@@ -87,7 +87,9 @@ class StagedFlow(FlowParts):
         """The flows train on codes computed once; the stages before on images."""
         if name in ("sources", "code"):
             return rows
-        return joined([self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, self._rows_at_once)])
+        return joined(
+            [self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, rows_at_once(self.sources))]
+        )
 
     @torch.no_grad()
     def end_stage(self, name: str, rows: RowSource) -> None:
@@ -95,7 +97,7 @@ class StagedFlow(FlowParts):
         self.eval()
         if name == "sources":
             found: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
-            for index in in_chunks(rows, self._rows_at_once):
+            for index in in_chunks(rows, rows_at_once(self.sources)):
                 batch = rows.batch(index).to(self.device)
                 encoded = self.autoencoders.networks.encode(present_values(batch, self.trained_sources))
                 for source, maps in encoded.items():
@@ -110,7 +112,10 @@ class StagedFlow(FlowParts):
                 self.content.begin_with(self.autoencoders.networks)
         elif name == "code":
             everything = joined(
-                [self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, self._rows_at_once)]
+                [
+                    self._coded(rows.batch(index).to(self.device))
+                    for index in in_chunks(rows, rows_at_once(self.sources))
+                ]
             )
             if not self.config.trained:
                 self.standard.calibrate(pooled(everything.evidence).flatten(1))
@@ -122,7 +127,7 @@ class StagedFlow(FlowParts):
         """The noise in what reconstructions leave of images from all over the training set."""
         left: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
         enough = max(1, GRAIN_VALUES // max(source.value_count for source in self.sources))
-        for index in torch.linspace(0, len(rows) - 1, min(len(rows), enough)).long().split(self._rows_at_once):
+        for index in torch.linspace(0, len(rows) - 1, min(len(rows), enough)).long().split(rows_at_once(self.sources)):
             values = present_values(rows.batch(index).to(self.device), self.trained_sources)
             for source, latents in self.autoencoders.latents(values).items():
                 left[source].append(values[source] - self.autoencoders.image(source, latents))

@@ -1,12 +1,16 @@
 """A model may be trained in stages, one after the other: what the training loop has to know of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from msvae.source import SourceBatch
+from msvae.source import Source, SourceBatch
+
+CHUNK = 512
+VALUES_AT_ONCE = 2_000_000  # of the images that are encoded together
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class RowSource(Protocol):
 
     def __len__(self) -> int: ...
     def batch(self, index: Tensor | slice) -> SourceBatch: ...
+
+
+def rows_at_once(sources: Sequence[Source]) -> int:
+    """How many rows are encoded together: large maps, which leave the caches, take twice as long."""
+    return max(1, min(CHUNK, VALUES_AT_ONCE // sum(source.value_count for source in sources)))
 
 
 def in_chunks(rows: RowSource, size: int) -> list[Tensor]:

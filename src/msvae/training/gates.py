@@ -14,12 +14,12 @@ from torch import Tensor
 from msvae.data.base import Rows
 from msvae.metrics import linear_probe, pixel_quality
 from msvae.models.base import MultiSourceModel
+from msvae.models.stages import rows_at_once
 from msvae.source import SourceBatch
 
 GATE_ROWS = 1000
 GENERATED_ROWS = 256
 POOLING_LOSS, LEAST_PROBED = 0.1, 400  # of accuracy; half of so many rows tell it from the probes' own errors
-VALUES_AT_ONCE = 4_000_000  # of images in one pass: 340 rows of five 3 x 28 x 28, 7 of three 3 x 256 x 256
 CHANCE = 3.0  # retrieval has to be this many times better than chance
 
 
@@ -60,13 +60,11 @@ def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: C
         index = usable.nonzero().squeeze(1)[:GATE_ROWS]
         if len(index) < 2:
             continue
-        images = torch.cat(
-            [
-                model.sample(batch.select(known), [source.name], mode="mean").values[source.name].to("cpu")
-                for batch in _batches(model, rows, index)
-            ]
-        )
-        truth = rows.batch(index).values[source.name]
+        answers, shown = [], []
+        for batch in _batches(model, rows, index):
+            answers.append(model.sample(batch.select(known), [source.name], mode="mean").values[source.name].to("cpu"))
+            shown.append(batch.values[source.name].to("cpu"))
+        images, truth = torch.cat(answers), torch.cat(shown)
         mean = truth.mode(dim=0).values if source.categories else truth.mean(dim=0)
         mine, trivial = (
             quality.accuracy if source.categories else quality.psnr
@@ -117,9 +115,11 @@ def code(model: MultiSourceModel, rows: Rows) -> Gate:
 def converter(model: MultiSourceModel, rows: Rows) -> Gate:
     """Codes drawn given all sources of a row are nearer to the row's own code than to another row's."""
     generator = torch.Generator(model.device).manual_seed(0)
-    batches = list(_batches(model, rows, torch.arange(min(GATE_ROWS, len(rows)))))
-    drawn = torch.cat([model.codes(batch, 1, None, "sample", "own", generator) for batch in batches])
-    own = torch.cat([model.encode(batch).mean for batch in batches])
+    found = [
+        (model.codes(batch, 1, None, "sample", "own", generator), model.encode(batch).mean)
+        for batch in _batches(model, rows, _first(rows))
+    ]
+    drawn, own = (torch.cat(codes) for codes in zip(*found, strict=True))
     here = F.cosine_similarity(drawn, own).mean()
     elsewhere = F.cosine_similarity(drawn, own.roll(1, dims=0)).mean()
     spread = float(model.draw(GATE_ROWS, generator).std() / own.std().clamp_min(1e-6))
@@ -160,14 +160,18 @@ def _own_codes(model: MultiSourceModel, rows: Rows) -> tuple[dict[str, Tensor], 
     return codes, index
 
 
+def _first(rows: Rows) -> Tensor:
+    """The rows that a gate looks at."""
+    return torch.arange(min(GATE_ROWS, len(rows)))
+
+
 def _codes(model: MultiSourceModel, rows: Rows, index: Tensor, given: Sequence[str]) -> Float[Tensor, "rows latent"]:
     return torch.cat([model.encode(batch.select(given)).mean.to("cpu") for batch in _batches(model, rows, index)])
 
 
 def _batches(model: MultiSourceModel, rows: Rows, index: Tensor) -> Iterator[SourceBatch]:
     """The rows in parts that memory holds, however large their images are."""
-    row_values = sum(source.value_count for source in model.sources)
-    for part in index.split(max(1, VALUES_AT_ONCE // row_values)):
+    for part in index.split(rows_at_once(model.sources)):
         yield rows.batch(part).to(model.device)
 
 
@@ -189,7 +193,7 @@ def _probes_of_pooling(
     """Probes of the code of all sources, and of each source's own, on the same rows: those with another source beside
     it; means over the sources that are in enough of such rows, or None."""
     several = torch.stack(list(rows.present.values())).sum(dim=0) > 1
-    together = _codes(model, rows, torch.arange(min(GATE_ROWS, len(rows))), model.source_names)
+    together = _codes(model, rows, _first(rows), model.source_names)
     pooled, alone = [], []
     for name, chosen in index.items():
         both = several[chosen]

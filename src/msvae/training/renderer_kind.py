@@ -1,7 +1,6 @@
 """Which renderer a flow of class-like content has, where the settings leave it to the budget."""
 
-from msvae.config import FlowConfig, RunConfig
-from msvae.config.flow import TOKEN_WIDTH
+from msvae.config import FlowConfig, RunConfig, parse
 from msvae.training.progress import Display
 
 LEAST_BUDGET = 600.0  # seconds: from here on tokens were measured to be better (docs/flow.md)
@@ -19,4 +18,5 @@ def with_known_renderer(config: RunConfig, display: Display) -> RunConfig:
     if {"patch", "renderer_width"} & model.model_fields_set or budget is None or budget < LEAST_BUDGET:
         return config
     display.note(f"Budgets of {LEAST_BUDGET / 60:g} minutes or more draw with tokens: model.patch=1.")
-    return config.model_copy(update={"model": model.model_copy(update={"patch": 1, "renderer_width": TOKEN_WIDTH})})
+    chosen = {name: getattr(model, name) for name in model.model_fields_set}
+    return config.model_copy(update={"model": parse(FlowConfig, {**chosen, "patch": 1})})

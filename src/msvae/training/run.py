@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from msvae.config import SAMPLING_SETTINGS, FlowConfig, RunConfig
-from msvae.data import SETS, DataSet, check_data, is_path, load_data, prepared
+from msvae.data import DataSet, check_data, load_data, names_own_data, prepared
 from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
@@ -74,7 +74,7 @@ def train_run(
     folder = RunFolder(out)
     training = config.training.model_copy(update={"precision": native_precision(config.training)})
     named = config.data if data is None else config.data.model_copy(update={"name": data.name, "options": {}})
-    if data is None and named.name not in SETS and is_path(named.name):
+    if data is None and names_own_data(named.name):
         named = named.model_copy(update={"name": str(Path(named.name).expanduser().resolve())})
     config = config.model_copy(update={"training": training, "data": named})
     rows = _rows(data, config, display)
