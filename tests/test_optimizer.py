@@ -19,6 +19,13 @@ def test_orthogonalisation_keeps_the_directions_and_evens_out_their_sizes(shape:
     assert float((rotated - torch.diag_embed(sizes)).abs().max()) < 0.05
 
 
+@pytest.mark.parametrize("shape", [(3, 20, 70), (2, 32, 33), (1, 5, 400)])
+def test_factors_multiplied_first_make_the_same_matrices(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    matrices = matrices / matrices.norm(dim=(1, 2), keepdim=True)
+    torch.testing.assert_close(module._factor(matrices @ matrices.mT) @ matrices, module._iterated(matrices))
+
+
 def test_steps_are_those_of_pytorchs_muon() -> None:
     start = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())

@@ -1,5 +1,6 @@
 """The optimiser of all methods: Muon for the weights that are matrices, AdamW for all others."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from msvae.networks.precision import native_bf16
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+OBLONG = 1.5  # sides from which on multiplying the factors first is less work
 SCALE = 1.6  # root mean square of an update, in units of the learning rate; AdamW's is about 0.2
 SMALLEST_SIDE, LARGEST_SIDE = 16, 256
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -55,7 +57,7 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        alike: dict[tuple[int, int], list[Tensor]] = {}
         for weight in group["params"]:
             if weight.grad is None:
                 continue
@@ -64,31 +66,59 @@ class Muon(torch.optim.AdamW):
                 state["momentum"] = torch.zeros_like(weight)
                 state["step"] = torch.zeros(())  # AdamW's loading asks it of every weight
             state["step"] += 1
-            momentum = state["momentum"].mul_(MOMENTUM).add_(weight.grad)
-            ahead = weight.grad.add(momentum, alpha=MOMENTUM).flatten(1) * weight.grad.any()  # no gradient, no step
-            alike.setdefault((ahead.shape[0], ahead.shape[1]), []).append((weight, ahead))
-        for (high, wide), pairs in alike.items():
-            updates = orthogonal(torch.stack([ahead for _, ahead in pairs]))
+            alike.setdefault((len(weight), weight[0].numel()), []).append(weight)
+        for (high, wide), weights in alike.items():
+            gradients = [weight.grad for weight in weights]
+            momenta = [self.state[weight]["momentum"] for weight in weights]
+            torch._foreach_mul_(momenta, MOMENTUM)
+            torch._foreach_add_(momenta, gradients)
+            ahead = torch.stack(torch._foreach_add(gradients, momenta, alpha=MOMENTUM)).flatten(2)
+            learning = torch.stack(torch._foreach_norm(gradients, math.inf)) != 0  # no gradient, no step
+            updates = orthogonal(ahead.mul_(learning[:, None, None]))
             pace = group["lr"] * SCALE * max(high, wide) ** 0.5
-            for (weight, _), update in zip(pairs, updates, strict=True):
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view(weight.shape), alpha=-pace)
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            shaped = [update.view_as(weight) for update, weight in zip(updates, weights, strict=True)]
+            torch._foreach_add_(weights, shaped, alpha=-pace)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
     """About U V^T of each matrix U S V^T, (count, high, wide): singular values near 1, the smallest ones below.
 
-    A Newton-Schulz iteration of fifth order, in bf16 where that is native.
+    A Newton-Schulz iteration of fifth order, X <- q(X X^T) X with q(G) = a + b G + c G^2, in bf16 where that is native.
+    Elsewhere, where one side is longer than the other, the factors are multiplied first: all are functions of the first
+    G, so that only the short side counts. bf16 is not exact enough for that: G loses its smallest eigenvalues.
     """
     turned = matrices.shape[1] > matrices.shape[2]
-    found = matrices.mT if turned else matrices
-    found = found / found.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
-    if native_bf16(found.device):
-        found = found.bfloat16()
+    start = matrices.mT if turned else matrices
+    start = start / start.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    if native_bf16(start.device):
+        found = _iterated(start.bfloat16())
+    elif start.shape[2] >= OBLONG * start.shape[1]:
+        found = _factor(start @ start.mT) @ start
+    else:
+        found = _iterated(start)
+    return (found.mT if turned else found).to(matrices.dtype)
+
+
+def _iterated(matrices: Tensor) -> Tensor:
     first, third, fifth = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
-        gram = found @ found.mT
-        found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), found, beta=first)
-    return (found.mT if turned else found).to(matrices.dtype)
+        gram = matrices @ matrices.mT
+        matrices = torch.baddbmm(matrices, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), matrices, beta=first)
+    return matrices
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """What `_iterated` multiplies a matrix of this G = X X^T by: q(G_5) .. q(G_1), with G <- q(G) G q(G)."""
+    first, third, fifth = NEWTON_SCHULZ
+    product = None
+    for last in [False] * (ITERATIONS - 1) + [True]:
+        factor = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
+        factor.diagonal(dim1=1, dim2=2).add_(first)
+        product = factor if product is None else factor @ product
+        gram = gram if last else factor @ gram @ factor
+    assert product is not None
+    return product
 
 
 def optimizer_of(
