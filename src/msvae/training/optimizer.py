@@ -104,7 +104,9 @@ def _iterated(matrices: Tensor) -> Tensor:
     first, third, fifth = NEWTON_SCHULZ
     for _ in range(ITERATIONS):
         gram = matrices @ matrices.mT
-        matrices = torch.baddbmm(matrices, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), matrices, beta=first)
+        matrices = torch.baddbmm(
+            matrices, torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth), matrices, beta=first
+        )
     return matrices
 
 
