@@ -30,6 +30,7 @@ from msvae.metrics import (
 )
 from msvae.metrics.imagenet import load_efficientnet, pooled_features
 from msvae.models import SharedFlow
+from msvae.source import SourceBatch
 from msvae.training.run import open_run
 
 FEATURES = 112
@@ -54,7 +55,7 @@ class Judge:
 
     def figures(self, model: SharedFlow, seed: int) -> dict[str, float]:
         """Coherence from one source (two targets of each) and from all others, and what rows from nothing are worth."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator(model.device).manual_seed(seed)
         names = model.source_names
         pairs = {(names[i], names[(i + step) % len(names)]) for i in range(len(names)) for step in (1, 2)}
         one = [
@@ -62,7 +63,7 @@ class Judge:
         ]
         most = [self._conversion(model, [n for n in names if n != name], name, generator) for name in names]
         began = time.perf_counter()
-        made = model.sample(None, n=self.rows, generator=generator).values
+        made = model.sample(None, n=self.rows, generator=generator).to("cpu").values
         seconds = time.perf_counter() - began
         verdicts = {name: self._verdict(name, images) for name, images in made.items()}
         return {
@@ -77,18 +78,20 @@ class Judge:
 
     def ceilings(self, model: SharedFlow, train: Rows, seed: int) -> dict[str, float]:
         """FD112 of as many training rows, and of these rows' reconstructions without and with their grain."""
-        generator = torch.Generator().manual_seed(seed)
-        real = train.batch(torch.randperm(len(train), generator=generator)[: self.rows]).values
-        rebuilt = model.sample(self.batch, mode="mean").values
-        grainy = {name: model.grain.add(name, images, generator) for name, images in rebuilt.items()}
+        real = train.batch(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self.rows])
+        rebuilt = model.sample(self.batch, mode="mean")
+        generator = torch.Generator(model.device).manual_seed(seed)
+        grainy = SourceBatch.complete(
+            {name: model.grain.add(name, images, generator) for name, images in rebuilt.values.items()}
+        )
         sets = {"training rows": real, "reconstructions": rebuilt, "with grain": grainy}
-        return {name: self._distance(images) for name, images in sets.items()}
+        return {name: self._distance(batch.to("cpu").values) for name, batch in sets.items()}
 
     def _distance(self, images: Mapping[str, Tensor]) -> float:
         return fmean(frechet_distance(self._features(name, images[name]), self.real[name]) for name in self.sources)
 
     def _conversion(self, model: SharedFlow, given: list[str], wanted: str, generator: torch.Generator) -> float:
-        images = model.sample(self.batch.select(given), [wanted], generator=generator).values[wanted]
+        images = model.sample(self.batch.select(given), [wanted], generator=generator).to("cpu").values[wanted]
         return conditional_coherence(self._verdict(wanted, images), self.labels)
 
     def _verdict(self, name: str, images: Tensor) -> Verdict:

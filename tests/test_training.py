@@ -279,6 +279,20 @@ def test_what_the_machine_lacks_is_refused(tmp_path: Path, setting: dict[str, st
         train_run(config(**setting), tmp_path / "run")
 
 
+def test_a_run_answers_where_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = api.train(own_data(), out=tmp_path / "run", settings=SMALL).folder.path
+    monkeypatch.setenv("MSVAE_DEVICE", "cpu")
+    assert open_run(folder).model.device.type == "cpu"
+    monkeypatch.setenv("MSVAE_DEVICE", "gpu")
+    with pytest.raises(ConfigError, match="MSVAE_DEVICE: Unknown device 'gpu'"):
+        open_run(folder)
+    assert open_run(folder, device="cpu").model.device.type == "cpu"
+    with pytest.raises(ConfigError, match="Unknown device 'cuda:x'"):
+        open_run(folder, device="cuda:x")
+    with pytest.raises(ConfigError, match="no cuda:99 device"):
+        open_run(folder, device="cuda:99")
+
+
 def test_the_baseline_follows_a_run_that_was_trained_on(tmp_path: Path) -> None:
     data = own_data()
     run = api.train(data, out=tmp_path / "run", settings=SMALL)

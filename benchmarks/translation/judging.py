@@ -55,11 +55,11 @@ class Judge:
         means, drawn = [], []
         for part in self.index.split(AT_ONCE):
             given = self.data.split("test").batch(part).select([self.given])
-            means.append(model.sample(given, [self.wanted], mode="mean").values[self.wanted])
-            drawn.append(model.sample(given, [self.wanted], generator=generator).values[self.wanted])
+            means.append(model.sample(given, [self.wanted], mode="mean").to("cpu").values[self.wanted])
+            drawn.append(model.sample(given, [self.wanted], generator=generator).to("cpu").values[self.wanted])
         figures = {**self._pixels(torch.cat(means)), **self._likeness(torch.cat(drawn))}
         figures |= {f"mean_{name}": value for name, value in self._likeness(torch.cat(means)).items()}
-        rows = model.sample(None, n=len(self.index), generator=generator)
+        rows = model.sample(None, n=len(self.index), generator=generator).to("cpu")
         return {**figures, **self._agreement(rows.values)}
 
     def _pixels(self, found: Tensor) -> dict[str, Any]:

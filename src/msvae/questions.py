@@ -2,7 +2,7 @@
 
 A run is given as its folder, an opened `Run`, or a model. Given images are a `SourceBatch`, or `{source: images}`
 with tensors, arrays, or paths of image files and folders. Answers are `{source: images}` in each source's own value
-range.
+range, on the CPU wherever the model computes them (see `msvae.open_run`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,7 @@ def reconstruct(run: Asked, given: Given, mode: Mode = "mean", seed: int = 0) ->
     """The given images as the model sees them: encoded together and drawn again."""
     model = model_of(run)
     batch = as_batch(given, model.sources)
-    return model.sample(batch, batch.names, mode=mode, generator=_generator(model, seed)).values
+    return model.sample(batch, batch.names, mode=mode, generator=_generator(model, seed)).to("cpu").values
 
 
 def convert(
@@ -96,7 +96,7 @@ def convert(
     wanted = model.wanted(to) if to is not None else [name for name in model.source_names if name not in batch.names]
     if not wanted:
         raise SourceError("All sources are given; name the wanted ones (to).")
-    return model.sample(batch, wanted, n=n, mode=mode, generator=_generator(model, seed)).values
+    return model.sample(batch, wanted, n=n, mode=mode, generator=_generator(model, seed)).to("cpu").values
 
 
 def fuse(
@@ -116,13 +116,13 @@ def fuse(
             by default.
     """
     model = model_of(run)
-    batch = as_batch(given, model.sources)
+    batch = as_batch(given, model.sources).to("cpu")
     chosen = dict.fromkeys(batch.names, 1.0) if weights is None else weights
     if by in BLENDS:
         return {"fused": _blended(model, batch, chosen, by)}
     if by not in model.latent_rules:
         raise ConfigError(unknown("fusion rule", by, [*BLENDS, *model.latent_rules]))
-    return model.sample(batch, model.wanted(to), weights=chosen, mode="mean", rule=by).values
+    return model.sample(batch, model.wanted(to), weights=chosen, mode="mean", rule=by).to("cpu").values
 
 
 def blended_source(model: MultiSourceModel, weights: Weights) -> Source:
@@ -165,7 +165,7 @@ def interpolate(
             raise SourceError(f"Interpolation: {len(first)} rows at the start, {len(last)} at the end.")
         share = torch.linspace(0, 1, steps, device=first.device)[None, :, None]
         codes = torch.lerp(first[:, None, :], last[:, None, :], share)
-        return model.decode(codes.flatten(0, 1), model.wanted(to)).values
+        return model.decode(codes.flatten(0, 1), model.wanted(to)).to("cpu").values
 
 
 def weight_path(names: Sequence[str], steps: int = 9) -> list[dict[str, float]]:
@@ -197,7 +197,7 @@ def generate(
     with torch.no_grad():
         generator = _generator(model, seed)
         code = model.draw(n, generator, from_prior=from_prior)
-        return model.decode(code, model.wanted(to), "sample", generator).values
+        return model.decode(code, model.wanted(to), "sample", generator).to("cpu").values
 
 
 @dataclass(frozen=True)
@@ -224,9 +224,9 @@ def impute(run: Asked, given: Given, n: int = 1, seed: int = 0) -> Imputed:
             of class numbers), with their per-pixel spread.
     """
     model = model_of(run)
-    batch = as_batch(given, model.sources).to(model.device)
+    batch = as_batch(given, model.sources).to("cpu")
     mode: Mode = "mean" if n == 1 else "sample"
-    answers = model.sample(batch, n=n, mode=mode, generator=_generator(model, seed)).values
+    answers = model.sample(batch, n=n, mode=mode, generator=_generator(model, seed)).to("cpu").values
     images: Images = {}
     spread: Images = {}
     absent = ~batch.presence(model.source_names)
@@ -246,7 +246,8 @@ def features(run: Asked, given: Given) -> Features:
     """Pooled vector and spatial maps of the given images, for other models to read."""
     model = model_of(run)
     with torch.no_grad():
-        return model.features(as_batch(given, model.sources))
+        found = model.features(as_batch(given, model.sources))
+    return Features(found.pooled.cpu(), {name: maps.cpu() for name, maps in found.maps.items()})
 
 
 def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> Tensor:
@@ -262,9 +263,9 @@ def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> T
     model = model_of(run)
     batch, generator = as_batch(given, model.sources), _generator(model, seed)
     if isinstance(model, JointVAE):
-        return log_likelihood(model, batch, samples, generator=generator)
+        return log_likelihood(model, batch, samples, generator=generator).cpu()
     if isinstance(model, SharedFlow) and model.config.converter == model.config.renderer == "flow":
-        return likelihood_bound(model, batch, samples, generator=generator)
+        return likelihood_bound(model, batch, samples, generator=generator).cpu()
     raise ConfigError("The likelihood is known for joint VAEs and for the flow.")
 
 

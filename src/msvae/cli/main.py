@@ -46,8 +46,14 @@ def settings(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", envvar="MSVAE_DEVICE", help="cpu, cuda, cuda:1, mps; auto: the best there is."),
+    ] = None,
 ) -> None:
     del version  # its callback has answered
+    if device is not None:
+        os.environ["MSVAE_DEVICE"] = device
 
 
 working.register(app)

@@ -1,12 +1,40 @@
-"""Where training runs and in which precision, by Hugging Face Accelerate; what cannot be had is refused."""
+"""Where models are trained and answer, and in which precision, by Hugging Face Accelerate."""
+
+import os
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from msvae.config import TrainingConfig
-from msvae.errors import ConfigError
+from msvae.errors import ConfigError, unknown
 from msvae.networks.precision import native_bf16
+
+VARIABLE = "MSVAE_DEVICE"
+
+
+def device_named(name: str = "auto", what: str = "Device") -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: what the environment variable MSVAE_DEVICE names, else the best
+            there is.
+        what: who asks for it, for errors.
+
+    Raises:
+        ConfigError: for a device that is not known, or not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name, what = os.environ.get(VARIABLE) or "auto", VARIABLE
+    if name == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    kind, _, number = name.partition(":")
+    if kind not in there or not (number.isdecimal() or name == kind):
+        raise ConfigError(f"{what}: {unknown('device', name, ['auto', *there])}")
+    if not there[kind] or (kind == "cuda" and number and int(number) >= torch.cuda.device_count()):
+        raise ConfigError(f"{what}: there is no {name} device on this machine.")
+    return torch.device(name)
 
 
 def accelerator_for(config: TrainingConfig) -> Accelerator:
@@ -15,35 +43,29 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
     Raises:
         ConfigError: for a device that is not there, fp16 on a CPU, or more than one process.
     """
-    _refuse_missing_device(config)
+    device = training_device(config)
     AcceleratorState._reset_state(True)  # global to the process; another run in it may want something else
     precision = native_precision(config)
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=config.device == "cpu")
+    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
     if accelerator.num_processes > 1:
         raise ConfigError("Training in several processes is not supported yet; start one.")
     return accelerator
+
+
+def training_device(config: TrainingConfig) -> torch.device:
+    """Where a training runs."""
+    return device_named(config.device, "Setting 'training.device'")
 
 
 def native_precision(config: TrainingConfig) -> str:
     """The precision to train in: the chosen one, or for `auto` bf16 where the device computes it natively.
 
     Raises:
-        ConfigError: for fp16 on a CPU.
+        ConfigError: for fp16 on a CPU, or a device that is not there.
     """
-    on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    if config.precision == "fp16" and not on_gpu:
+    device = training_device(config)
+    if config.precision == "fp16" and device.type != "cuda":
         raise ConfigError("Setting 'training.precision': fp16 needs a CUDA device; use bf16, fp32 or auto.")
     if config.precision != "auto":
         return config.precision
-    return "bf16" if native_bf16(torch.device("cuda" if on_gpu else "cpu")) else "fp32"
-
-
-def _refuse_missing_device(config: TrainingConfig) -> None:
-    there = {
-        "auto": True,
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there[config.device]:
-        raise ConfigError(f"Setting 'training.device': there is no {config.device} device on this machine.")
+    return "bf16" if native_bf16(device) else "fp32"

@@ -1,4 +1,6 @@
 """The optimiser of all methods: Muon for the weights that are matrices, AdamW for all others."""
+# pyright: reportPrivateImportUsage=false
+# PyTorch's operations on lists of tensors (`_foreach_..`) have no public names.
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -68,7 +70,7 @@ class Muon(torch.optim.AdamW):
             state["step"] += 1
             alike.setdefault((len(weight), weight[0].numel()), []).append(weight)
         for (high, wide), weights in alike.items():
-            gradients = [weight.grad for weight in weights]
+            gradients = [weight.grad for weight in weights if weight.grad is not None]
             momenta = [self.state[weight]["momentum"] for weight in weights]
             torch._foreach_mul_(momenta, MOMENTUM)
             torch._foreach_add_(momenta, gradients)

@@ -14,7 +14,7 @@ from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content, with_known_content
-from msvae.training.devices import native_precision
+from msvae.training.devices import device_named, native_precision, training_device
 from msvae.training.loop import fit
 from msvae.training.progress import Display, Quiet, teller
 from msvae.training.renderer_kind import with_known_renderer
@@ -25,7 +25,7 @@ log = logging.getLogger("msvae.training")
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run: its folder, its settings, and its model ready to answer (on the CPU, until it is moved)."""
+    """An opened run: its folder, its settings, and its model ready to answer."""
 
     folder: RunFolder
     config: RunConfig
@@ -131,12 +131,18 @@ def resume_run(
     return _trained(folder, config, rows, model, resume=started, display=display, title=title)
 
 
-def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, device: str = "cpu") -> Run:
+def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, device: str = "auto") -> Run:
     """Open a run to ask it questions.
+
+    Args:
+        device: where it answers: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`: what the environment variable MSVAE_DEVICE
+            names, else the best there is.
 
     Raises:
         CheckpointError: if there is no run, or it is damaged or too new.
+        ConfigError: for a device that is not there.
     """
+    answers_on = device_named(device)
     folder = RunFolder(path)
     config = folder.config()
     model = build_model(folder.sources(), config.model, _own_networks(folder, networks))
@@ -145,7 +151,7 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise CheckpointError(f"The weights in {folder.latest()} do not fit the run's config.json: {detail}") from None
-    return Run(folder, config, model.to(device).eval())
+    return Run(folder, config, model.to(answers_on).eval())
 
 
 def _has_changed(data: DataSet, folder: RunFolder) -> bool:
@@ -173,7 +179,7 @@ def _base(config: RunConfig) -> SharedFlow | None:
     """The trained model that a run adds sources to, if it does."""
     if not isinstance(config.model, FlowConfig) or config.model.extends is None:
         return None
-    model = open_run(config.model.extends).model
+    model = open_run(config.model.extends, device="cpu").model
     if not isinstance(model, SharedFlow):
         raise ConfigError(f"Setting 'model.extends': the run {config.model.extends} is of another method than 'flow'.")
     return model
@@ -195,7 +201,7 @@ def _inherit(model: MultiSourceModel, base: SharedFlow | None) -> None:
     if base is not None:
         model.extend(base)
     elif model.config.reuse is not None:
-        model.take_autoencoders(open_run(model.config.reuse).model)
+        model.take_autoencoders(open_run(model.config.reuse, device="cpu").model)
 
 
 def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> RunConfig:
@@ -260,4 +266,4 @@ def _trained(
         display=display,
         title=title,
     )
-    return Run(folder, config, trained.to("cpu"))
+    return Run(folder, config, trained.to(training_device(config.training)))
