@@ -2,6 +2,7 @@
 
     python benchmarks/ablations.py --data polymnist --budget 3m
     python benchmarks/ablations.py --data polymnist --budget 3m --only "whole,no grain"
+    python benchmarks/ablations.py --data polymnist --budget 3m --missing 0.5 --only "whole,no self-distillation"
 
 Every stage takes as many steps as it does in the whole model (see `msvae bench calibrate`), but for parts whose steps
 cost something else: these are measured when they are needed, best on an idle machine. All take over the autoencoders of
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--data", default="polymnist")
     parser.add_argument("--budget", default="3m")
     parser.add_argument("--only", help=f"some of: {', '.join(ABLATIONS)}")
+    parser.add_argument("--missing", type=float, default=0.0, help="share of the training images that are removed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/ablations"))
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"))
@@ -151,7 +153,7 @@ def main() -> None:
     arguments = parser.parse_args()
     calibration = arguments.steps_from or arguments.results.parent / f"calibration-{arguments.data}.json"
     looked_at = (arguments.test_rows or None, arguments.generated, arguments.photographs)
-    terms = Terms(arguments.data, seconds(arguments.budget), 0.0, *looked_at)
+    terms = Terms(arguments.data, seconds(arguments.budget), arguments.missing, *looked_at)
     comparison = Comparison(terms, calibration, arguments.results, arguments.runs)
     names = arguments.only.split(",") if arguments.only else list(ABLATIONS)
     ablate(comparison, names, arguments.seed, progress(False))

@@ -195,7 +195,7 @@ def test_ctrl_c_saves_and_resume_goes_on(msvae: Command, tmp_path: Path) -> None
 
 
 def test_the_demo_runs_the_whole_way(msvae: Command, tmp_path: Path) -> None:
-    done = msvae("demo", "--budget", "2s", "--flow", "-o", "demo", "--json")
+    done = msvae("demo", "--budget", "2s", "-o", "demo", "--json")
     answer = json.loads(done.stdout)
     assert answer["report"] == "demo/report.html"
     assert "Beside it: flow" in (tmp_path / "demo" / "report.html").read_text()

@@ -517,11 +517,27 @@ def test_fusion_identities_of_all_rules(rule: str, mode: msvae.models.base.Mode)
 def test_guidance_that_begins_late_is_the_unguided_flow_until_then() -> None:
     model = tiny_model("flow").eval()
     code, state = torch.randn(4, 1, model.content.size), torch.randn(4, model.autoencoders.networks.size("blue"))
-    late, always, never = (model.renderer.guided("blue", code, *how) for how in ((3.0, 0.5), (3.0,), (1.0,)))
-    for time, same, other in ((0.25, never, always), (0.75, always, never)):
+    for time, early in ((0.25, True), (0.75, False)):
+        late, always, never = (model.renderer.guided("blue", code, *how) for how in ((3.0, 0.5), (3.0,), (1.0,)))
         times = torch.full((4,), time)
-        assert torch.equal(late(state, times), same(state, times))
-        assert not torch.equal(late(state, times), other(state, times))
+        guided, unguided = always(state, times), never(state, times)
+        assert torch.equal(late(state, times), unguided if early else guided)
+        assert not torch.equal(guided, unguided)
+
+
+def test_every_second_step_takes_what_the_code_adds_from_the_one_before() -> None:
+    model = tiny_model("flow").eval()
+    code, states = torch.randn(4, 1, model.content.size), torch.randn(3, 4, model.autoencoders.networks.size("blue"))
+    unknown = torch.zeros(4, dtype=torch.bool)
+    given = model.renderer.velocity([("blue", 4)], code)
+    free = model.renderer.velocity([("blue", 4)], code, unknown)
+    guided = model.renderer.guided("blue", code, 3.0)
+    added = torch.zeros(())
+    for number, state in enumerate(states):
+        times = torch.full((4,), 0.25 * number)
+        if number != 1:
+            added = given(state, times) - free(state, times)
+        torch.testing.assert_close(guided(state, times), given(state, times) + 2.0 * added)
 
 
 def test_what_is_drawn_has_grain_and_what_is_kept_has_none() -> None:

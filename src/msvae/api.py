@@ -9,7 +9,7 @@ from typing import Any
 from msvae.config import ModelConfig, RunConfig, merged, parse, seconds
 from msvae.data import DataSet, Rows, load_data, prepared
 from msvae.errors import ConfigError, DataError, GateError
-from msvae.evaluation import Extent, evaluate_model
+from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.models import METHODS, Method, with_method
 from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
@@ -25,8 +25,20 @@ DEMO_SETTINGS = {
     "model.latent": 64,
     "training.batch_size": 32,
 }
-DEMO_FLOW_SETTINGS = {"training.batch_size": 64}
-FLOW_FOLDER = "flow"
+#: And a flow of a minute: small networks and latents, and few steps that have to go far.
+DEMO_FLOW_SETTINGS = {
+    "model.content": "class",
+    "model.width": 16,
+    "model.content_width": 16,
+    "model.side": 2,
+    "model.channels": 8,
+    "model.converter_width": 64,
+    "model.renderer_width": 256,
+    "training.batch_size": 64,
+    "training.learning_rate": 4e-3,
+    "training.warmup_steps": 30,
+}
+FLOW_FOLDER, FLOW_TIME = "flow", 2.0
 LENGTHS = ("training.budget", "training.steps", "training.epochs")
 
 
@@ -114,6 +126,7 @@ def evaluate(
     data: DataSet | None = None,
     networks: Mapping[str, Pair] | None = None,
     photographs: int = 0,
+    yardstick: Yardstick | None = None,
     display: Display | None = None,
 ) -> dict[str, Any]:
     """Test a run on its test rows and write `metrics.json` into it.
@@ -126,6 +139,7 @@ def evaluate(
         networks: your own modules with fresh weights for the baseline, where the run has such.
         photographs: images in each Fréchet distance in ImageNet features (`FD, EfficientNet-Lite0`), such as 5000;
             0 leaves these out. They need the extra `msvae[metrics]`.
+        yardstick: the judges of another run on the same rows (`make_yardstick`), which need not be trained again then.
     """
     opened = run if isinstance(run, Run) else open_run(run, networks=networks)
     state = opened.folder.state()
@@ -140,6 +154,7 @@ def evaluate(
         seed=opened.config.training.seed if seed is None else seed,
         single=single,
         extent=Extent(photographs=photographs),
+        yardstick=yardstick,
         display=display,
     )
     figures["method"] = opened.config.model.method
@@ -213,18 +228,18 @@ def methods() -> Mapping[str, Method]:
 
 def demo(
     out: str | Path = "runs/demo",
-    budget: str | int | float = "40s",
+    budget: str | int | float = "25s",
     method: str = "poe",
     seed: int = 0,
     *,
-    flow: bool = False,
+    flow: bool = True,
     display: Display | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The whole way on the embedded digits: train jointly, train alone, test, report.
 
     Args:
         budget: training time of the joint model; the baseline takes as many steps again.
-        flow: also train the flow for that time, and report it beside the joint model.
+        flow: also train the flow, for twice that time, and report it beside the joint model.
 
     Returns:
         The report's path and the figures; their `seconds` count the whole demo, those of the flow are under `flow`.
@@ -236,7 +251,8 @@ def demo(
     run = train(
         "colours", method, out=out, budget=budget, settings={**DEMO_SETTINGS, "training.seed": seed}, display=display
     )
-    figures = evaluate(run, display=display)
+    yardstick = make_yardstick(run.data(), Extent(), display=display)
+    figures = evaluate(run, yardstick=yardstick, display=display)
     if not flow:
         return report(run, display=display), {**figures, "seconds": round(time.perf_counter() - began, 1)}
     folder = out / FLOW_FOLDER
@@ -244,9 +260,11 @@ def demo(
     beside = _whatever_the_gates_say(
         folder,
         display,
-        lambda: train("colours", "flow", out=folder, budget=budget, settings=settings, display=display),
+        lambda: train(
+            "colours", "flow", out=folder, budget=FLOW_TIME * seconds(budget), settings=settings, display=display
+        ),
     )
-    figures = {**figures, "flow": evaluate(beside, display=display)}
+    figures = {**figures, "flow": evaluate(beside, yardstick=yardstick, display=display)}
     path = report(run, beside=beside, display=display)
     return path, {**figures, "seconds": round(time.perf_counter() - began, 1)}
 

@@ -65,7 +65,10 @@ class Renderer(nn.Module):
     def guided(
         self, name: str, code: Float[Tensor, "rows slots size"], guidance: float, begins: float = 0.0
     ) -> Velocity:
-        """The field with what the code adds multiplied by `guidance`; 1 costs one evaluation, anything else two.
+        """The field with what the code adds multiplied by `guidance`, for one solution step by step.
+
+        What the code adds changes slowly along the path: every second step takes it from the one before, so that three
+        evaluations make two steps. Guidance 1 costs one evaluation a step.
 
         Args:
             begins: time of the path before which nothing is guided: while there is little but noise, guidance costs
@@ -75,12 +78,19 @@ class Renderer(nn.Module):
         if guidance == 1.0:
             return unguided
         known = torch.ones(len(code), dtype=torch.bool, device=code.device)
+        added: Tensor | None = None
         field = self.velocity([(name, 2 * len(code))], torch.cat([code, code]), torch.cat([known, ~known]))
 
         def both(state: Tensor, time: Tensor) -> Tensor:
+            nonlocal added
             if begins > 0.0 and bool((time < begins).all()):
                 return unguided(state, time)
+            if added is not None:
+                conditional, known_addition = unguided(state, time), added
+                added = None
+                return conditional + (guidance - 1) * known_addition
             conditional, unconditional = field(torch.cat([state, state]), torch.cat([time, time])).chunk(2)
+            added = conditional - unconditional
             return guided_velocity(conditional, unconditional, guidance)
 
         return both

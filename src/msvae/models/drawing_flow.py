@@ -18,9 +18,9 @@ from msvae.networks.parts import in_parts
 from msvae.networks.precision import autocast_for
 from msvae.source import Source, SourceBatch
 
-# Rows that guidance is measured on, with five guidances: one standard error of their share is .01 of 2,048 and
-# .03 of 256. Of larger latents fewer rows are drawn.
-MEASURED_ROWS, MEASURED_LEAST_ROWS, MEASURED_VALUES = 2048, 256, 2**21
+# Rows that guidance is measured on, with five guidances: one standard error of a tenth of them is .01 of 1,024 and
+# .02 of 256. Of larger latents fewer rows are drawn.
+MEASURED_ROWS, MEASURED_LEAST_ROWS, MEASURED_VALUES = 1024, 256, 2**20
 TOKENS_AT_ONCE_ON_CPU = 1024  # of the renderer, whose maps then stay in a CPU's cache
 
 

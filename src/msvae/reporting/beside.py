@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msvae.evaluation.yardstick import mean
 from msvae.reporting import page
-from msvae.reporting.tables import number
+from msvae.reporting.tables import compared_rows
 from msvae.training.run import Run
 
 
@@ -23,25 +22,10 @@ def beside_section(
         strips: rows that the other one generates, drawn.
     """
     names = [f"{entry.config.model.method} ({entry.folder.state().seconds:.0f} s)" for entry in (run, other)]
-    columns = [compared_figures(figures) if figures is not None else {}, compared_figures(other_figures)]
-    labels = list(dict.fromkeys(label for column in columns for label in column))
-    rows = [[label, *(number(column.get(label)) for column in columns)] for label in labels]
+    rows = [list(row) for row in compared_rows([figures, other_figures])]
     return page.section(
         f"Beside it: {other.config.model.method}",
         "Both on the same test rows, with their seconds of training; then rows that the second one generates.",
         page.table(["", *names], rows),
         *strips,
     )
-
-
-def compared_figures(figures: Mapping[str, Any]) -> dict[str, float | None]:
-    """The figures that methods of any kind have in common."""
-    made = figures["generation"]
-    return {
-        **{f"coherence from {size} given": value for size, value in figures["conditional_coherence"].items()},
-        "joint coherence, generated": figures["joint_coherence"],
-        "class entropy, generated": made.get("class_entropy"),
-        "within-class variance": made.get("within_class_variance"),
-        "Fréchet distance, source classifier": made.get("frechet"),
-        "PSNR of reconstructions, dB": mean([entry["psnr"] for entry in figures["sources"].values()]),
-    }

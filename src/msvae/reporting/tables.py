@@ -1,6 +1,6 @@
 """Tables for the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -23,6 +23,34 @@ def print_figures(figures: Mapping[str, Any], console: Console) -> None:
     if figures["conversion"]:
         console.print(_conversion_table(figures["conversion"]))
     console.print(_summary(figures))
+
+
+def print_beside(runs: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    """The figures that runs of any methods have in common, beside one another."""
+    table = Table("", *runs, title="Beside each other", title_justify="left")
+    for row in compared_rows(list(runs.values())):
+        table.add_row(*row)
+    console.print(table)
+
+
+def compared_rows(runs: Sequence[Mapping[str, Any] | None]) -> list[tuple[str, ...]]:
+    """A figure that methods of any kind have, and its value in each run; a dash where a run has not been tested."""
+    columns = [{} if figures is None else _compared(figures) for figures in runs]
+    labels = dict.fromkeys(label for column in columns for label in column)
+    return [(label, *(number(column.get(label)) for column in columns)) for label in labels]
+
+
+def _compared(figures: Mapping[str, Any]) -> dict[str, float | None]:
+    made = figures["generation"]
+    quality = [entry["psnr"] for entry in figures["sources"].values() if entry["psnr"] is not None]
+    return {
+        **{f"coherence from {size} given": value for size, value in figures["conditional_coherence"].items()},
+        "joint coherence, generated": figures["joint_coherence"],
+        "class entropy, generated": made.get("class_entropy"),
+        "within-class variance": made.get("within_class_variance"),
+        "Fréchet distance, source classifier": made.get("frechet"),
+        "PSNR of reconstructions, dB": sum(quality) / len(quality) if quality else None,
+    }
 
 
 def _sources_table(sources: Mapping[str, Mapping[str, float | None]]) -> Table:

@@ -145,7 +145,7 @@ def fit(
                     log.append({**done, **plan.tag(stage), **figures})
                     shown_figures = {**plan.tag(stage), **_shown_figures(figures, order.batch_size / took)}
                     display.update(step, plan.total, shown_figures)
-                if validation is not None and _validation_is_due(local + 1, length):
+                if validation is not None and _validation_is_due(local + 1, length, len(plan.stages)):
                     validated = _validate(averaged.module, validation, config, accelerator.device)
                     named = {f"validation/{name}": value for name, value in validated.items()}
                     log.append({"step": step, **plan.tag(stage), **named})
@@ -239,8 +239,12 @@ def _shown_figures(figures: Mapping[str, float], rows_per_second: float) -> dict
     return {**short, "rows/s": f"{rows_per_second:.0f}"}
 
 
-def _validation_is_due(step: int, total: int | None) -> bool:
-    return total is not None and (step % max(1, total // VALIDATIONS_PER_RUN) == 0 or step == total)
+def _validation_is_due(step: int, total: int | None, stages: int) -> bool:
+    """Of a stage of `total` steps; its share of a run's validations, and one at its end."""
+    if total is None:
+        return False
+    count = max(1, VALIDATIONS_PER_RUN // stages)
+    return step % max(1, total // count) == 0 or step == total
 
 
 @torch.no_grad()
