@@ -1,6 +1,5 @@
 """The loop: length, resume bit for bit, Ctrl-C, kill -9, NaN, and checkpoints that were tampered with."""
 
-import ctypes
 import json
 import os
 import shutil
@@ -26,7 +25,6 @@ from msvae.likelihoods import LIKELIHOODS
 from msvae.posterior import Posterior
 from msvae.source import Source
 from msvae.training import loop
-from msvae.training.allocation import OWN_CHOICE
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import sha256, write_folder, write_json
 from msvae.training.run import Run, open_run, resume_run, train_run
@@ -279,28 +277,6 @@ def test_what_the_machine_lacks_is_refused(tmp_path: Path, setting: dict[str, st
         pytest.skip("this machine has it")
     with pytest.raises(ConfigError, match=r"cuda|CUDA"):
         train_run(config(**setting), tmp_path / "run")
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="of glibc"
-)
-@pytest.mark.parametrize("chosen", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
-def test_freed_memory_is_kept_for_the_next_step(chosen: dict[str, str]) -> None:
-    code = """
-import resource, torch
-from msvae.training.allocation import keep_freed_memory
-keep_freed_memory()
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        torch.ones(12_000_000)  # 48 MB, 11,719 pages
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(faults())
-"""
-    environment = {**{k: v for k, v in os.environ.items() if k not in OWN_CHOICE}, **chosen}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert (int(done.stdout) < 5_000) == (not chosen)
 
 
 def test_a_run_answers_where_it_is_asked_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

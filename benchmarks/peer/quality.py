@@ -25,7 +25,6 @@ from msvae.benchmarking.quality import Comparison, comparison_data, comparison_y
 from msvae.benchmarking.results import Terms
 from msvae.config import seconds
 from msvae.data.base import Rows
-from msvae.training.allocation import keep_freed_memory
 from msvae.training.files import write_json
 from msvae.training.schedule import BatchOrder
 
@@ -99,7 +98,6 @@ def main() -> None:
     parser.add_argument("--calibrate", action="store_true", help="measure steps alone, and nothing else")
     arguments = parser.parse_args()
     import_peer(arguments.stubs)
-    keep_freed_memory()  # as our trainings do
     terms = Terms(
         arguments.data,
         seconds(arguments.budget),

@@ -18,7 +18,6 @@ from msvae.data.base import Rows
 from msvae.errors import GateError, Interrupted
 from msvae.models.base import Loss, MultiSourceModel
 from msvae.models.stages import RowSource, Stage
-from msvae.training.allocation import keep_freed_memory
 from msvae.training.augmented_rows import AugmentedRows
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for
@@ -65,7 +64,6 @@ def fit(
         NonFiniteError: if a loss, gradient or weight is not finite; the last good checkpoint stays.
     """
     display = display or Quiet()
-    keep_freed_memory()
     accelerator = accelerator_for(config)
     averaged = AveragedModel(model, multi_avg_fn=average_with(config.ema_decay))  # copied before the model is wrapped
     optimizer = optimizer_of(model, config.optimizer, config.learning_rate, (0.9, 0.99), config.weight_decay)

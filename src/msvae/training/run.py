@@ -12,7 +12,6 @@ from msvae.data import DataSet, check_data, load_data, names_own_data, prepared
 from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
-from msvae.training.allocation import keep_freed_memory
 from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content, with_known_content
 from msvae.training.devices import device_named, native_precision, training_device
@@ -143,7 +142,6 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
         CheckpointError: if there is no run, or it is damaged or too new.
         ConfigError: for a device that is not there.
     """
-    keep_freed_memory()
     answers_on = device_named(device)
     folder = RunFolder(path)
     config = folder.config()
