@@ -7,7 +7,6 @@ from torch import nn
 from msvae.errors import ConfigError, SourceError
 from msvae.networks import NETWORKS, SourceNetworks
 from msvae.networks.blocks import pyramid
-from msvae.networks.parts import in_parts
 from msvae.source import Source
 
 SHAPES = [(1, 8, 8), (3, 28, 28), (2, 32, 32), (6, 33, 47), (3, 9, 64), (1, 256, 256)]
@@ -129,39 +128,3 @@ def test_unknown_networks_name_the_nearest() -> None:
 
 def test_pyramid_rounds_up() -> None:
     assert pyramid(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_parts_are_computed_as_by_map_and_the_number_of_threads_stays(threads: int) -> None:
-    network = nn.Sequential(nn.Linear(8, 16), nn.SiLU(), nn.Linear(16, 8)).double()
-    values, scales = torch.randn(50, 8).double(), torch.arange(50.0)[:, None].double()
-    seen: set[int] = set()
-
-    def scaled(part: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        seen.add(torch.get_num_threads())
-        return network(part) * scale
-
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
-        with torch.no_grad():
-            found = torch.cat(in_parts(scaled, values.device, values.split(7), scales.split(7)))
-        assert not found.requires_grad
-        assert seen == {1}
-        assert torch.get_num_threads() == threads
-        torch.testing.assert_close(found, (network(values) * scales).detach())
-        learning = torch.cat(in_parts(scaled, values.device, values.split(7), scales.split(7)))
-    finally:
-        torch.set_num_threads(before)
-    learning.sum().backward()
-    assert network[0].weight.grad.abs().sum() > 0
-
-
-def test_a_part_that_fails_is_told_and_the_number_of_threads_stays() -> None:
-    def failing(part: torch.Tensor) -> torch.Tensor:
-        raise ValueError(f"part of {len(part)}")
-
-    before = torch.get_num_threads()
-    with torch.no_grad(), pytest.raises(ValueError, match="part of 5"):
-        in_parts(failing, torch.device("cpu"), torch.zeros(10, 2).split(5))
-    assert torch.get_num_threads() == before

@@ -14,7 +14,6 @@ from msvae.flow.agreement import FEW, QUARTILE, agreement, enough_guidance
 from msvae.models.base import Mode
 from msvae.models.staged_flow import StagedFlow
 from msvae.models.stages import CHUNK, RowSource
-from msvae.networks.parts import in_parts
 from msvae.networks.precision import autocast_for
 from msvae.source import Source, SourceBatch
 
@@ -195,13 +194,13 @@ class DrawingFlow(StagedFlow):
             return torch.cat([self.renderer.mean(name, part) for part in slots.split(CHUNK)])
         solver = "euler" if how.begins > 0 else how.solver  # where guidance begins the velocity jumps
 
-        def drawn(part: Tensor, start: Tensor) -> Tensor:
-            with autocast_for(self.device, how.precision):
+        answers = []
+        with autocast_for(self.device, how.precision):
+            rows = self._rows_rendered_at_once
+            for part, start in zip(slots.split(rows), noise.split(rows), strict=True):
                 velocity = self.renderer.guided(name, part, guidance, how.begins)
-                return flow.sample(velocity, start, how.image_steps, how.early, solver)
-
-        rows = self._rows_rendered_at_once
-        return torch.cat(in_parts(drawn, self.device, slots.split(rows), noise.split(rows)))
+                answers.append(flow.sample(velocity, start, how.image_steps, how.early, solver))
+        return torch.cat(answers)
 
     @property
     def _rows_rendered_at_once(self) -> int:
