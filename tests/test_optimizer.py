@@ -108,3 +108,16 @@ def test_weights_of_one_shape_and_any_layout_are_moved_alike() -> None:
         Muon([weight], [], 0.01, (0.9, 0.99), 0.0).step()
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one.detach(), other.detach(), atol=1e-3, rtol=0)
+
+
+def test_matrices_of_one_size_need_not_have_one_shape() -> None:
+    gradient = torch.randn(16, 48, generator=torch.Generator().manual_seed(0))
+    shapes = [(16, 48), (16, 48, 1, 1), (16, 12, 2, 2)]
+    weights = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    for weight in weights:
+        weight.grad = gradient.view_as(weight).clone()
+    Muon(weights, [], 0.01, (0.9, 0.99), 0.0).step()
+    first, *others = (weight.detach().flatten(1) for weight in weights)
+    assert float(first.abs().min()) > 0
+    for other in others:
+        torch.testing.assert_close(other, first)

@@ -74,7 +74,8 @@ class Muon(torch.optim.AdamW):
             momenta = [self.state[weight]["momentum"] for weight in weights]
             torch._foreach_mul_(momenta, MOMENTUM)
             torch._foreach_add_(momenta, gradients)
-            ahead = torch.stack(torch._foreach_add(gradients, momenta, alpha=MOMENTUM)).flatten(2)
+            looked_ahead = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
+            ahead = torch.stack([momentum.flatten(1) for momentum in looked_ahead])
             learning = torch.stack(torch._foreach_norm(gradients, math.inf)) != 0  # no gradient, no step
             updates = orthogonal(ahead.mul_(learning[:, None, None]))
             pace = group["lr"] * SCALE * max(high, wide) ** 0.5
