@@ -26,7 +26,8 @@ from msvae.benchmarking.timing import Step, alternating, operations, peak_megaby
 from msvae.training.files import write_json
 
 COLUMNS = ["case", "peer min", "peer median", "ours min", "ours median", "peer / ours"]
-COLUMNS += ["operations peer", "ours", "peak MB peer", "ours"]
+COLUMNS += ["operations peer", "ours", "the networks alone", "peak MB peer", "ours"]
+SIDES = ("peer", "ours")
 PARTIAL = ("mvae", "mopoe", "mvtcae", "mmvae", "mmvae+")
 GROWTH = (2, 5, 8)
 
@@ -66,10 +67,14 @@ def cases(groups: list[str], methods: list[str]) -> Iterator[Case]:
 
 
 def steps(case: Case, arguments: argparse.Namespace) -> dict[str, Step]:
-    """A step of each side on the same rows."""
+    """A step of each side on the same rows, and of their networks without any method."""
     pairing: Pairing = pair(case.method, case.sources, arguments.latent, case.samples)
     batch = random_rows(case.sources, arguments.batch, case.missing)
-    return {"peer": pairing.peer_step(batch), "ours": pairing.our_step(batch)}
+    return {
+        "peer": pairing.peer_step(batch),
+        "ours": pairing.our_step(batch),
+        "networks": pairing.networks_step(batch),
+    }
 
 
 def peak(case: Case, side: str, arguments: argparse.Namespace) -> float:
@@ -92,18 +97,18 @@ def one_side(arguments: argparse.Namespace) -> None:
 
 def measured(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures of a line; timings are left out with --rounds 0, counts and memory with --no-counts."""
-    both = steps(case, arguments)
+    every = steps(case, arguments)
     figures: dict[str, Any] = {"case": case.label}
     if arguments.rounds:
-        timings = alternating(both, case.rounds or arguments.rounds)
+        timings = alternating({side: every[side] for side in SIDES}, case.rounds or arguments.rounds)
         for side, timing in timings.items():
             figures[side] = {"minimum": timing.minimum, "median": timing.median, "seconds": timing.seconds}
         figures["ratio"] = ratio(timings["peer"], timings["ours"])
         figures["ratio_of_minima"] = timings["peer"].minimum / timings["ours"].minimum
     if not arguments.no_counts:
-        figures["operations"] = {side: operations(step) for side, step in both.items()}
-        del both
-        figures["peak_megabytes"] = {side: peak(case, side, arguments) for side in ("peer", "ours")}
+        figures["operations"] = {side: operations(step) for side, step in every.items()}
+        del every
+        figures["peak_megabytes"] = {side: peak(case, side, arguments) for side in SIDES}
     return figures
 
 
@@ -117,10 +122,10 @@ def line(figures: dict[str, Any]) -> list[str]:
         return "–" if value is None else f"{value:.{digits}f}"
 
     cells = [figures["case"]]
-    cells += [cell(side, figure) for side in ("peer", "ours") for figure in ("minimum", "median")]
+    cells += [cell(side, figure) for side in SIDES for figure in ("minimum", "median")]
     cells.append(cell("ratio", digits=2))
-    cells += [cell("operations", side, digits=0) for side in ("peer", "ours")]
-    return [*cells, *(cell("peak_megabytes", side, digits=0) for side in ("peer", "ours"))]
+    cells += [cell("operations", side, digits=0) for side in (*SIDES, "networks")]
+    return [*cells, *(cell("peak_megabytes", side, digits=0) for side in SIDES)]
 
 
 def main() -> None:
@@ -134,7 +139,7 @@ def main() -> None:
     parser.add_argument("--latent", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, help="JSON file of the table")
-    parser.add_argument("--one", choices=("peer", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--sources", type=int, default=5, help=argparse.SUPPRESS)
     parser.add_argument("--missing", type=float, default=0.0, help=argparse.SUPPRESS)
     parser.add_argument("--samples", type=int, default=1, help=argparse.SUPPRESS)

@@ -5,6 +5,9 @@ from itertools import permutations
 
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from conftest import random_batch, tiny_model
 from msvae import gaussian
@@ -141,20 +144,39 @@ def test_separate_keeps_the_parts_apart() -> None:
         torch.testing.assert_close(fusion.code_of(mean, index), given.means[index])
 
 
-def test_the_consensus_is_the_generalised_least_squares_of_dependent_experts() -> None:
-    """Against the covariance matrix, inverted as it stands."""
+@pytest.mark.parametrize("weights", [None, [0.2, 0.5, 0.3], [8.0, 1.0, 0.0]])
+def test_the_consensus_is_the_generalised_least_squares_of_dependent_experts(weights: list[float] | None) -> None:
+    """Against the covariance matrix, inverted as it stands; a weight scales a precision and the common error."""
     rho, given = 0.3, experts()
-    fused = build_fusion("consensus", prior_expert=False, dependence=rho)(given)
-    deviation = (0.5 * given.log_variances).exp()
+    vector = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    fused = build_fusion("consensus", prior_expert=False, dependence=rho)(given, vector)
+    share = torch.ones(SOURCES, dtype=torch.float64) if vector is None else vector / vector.sum()
+    known = share > 0
+    deviation = ((0.5 * given.log_variances).exp() / share.sqrt()[:, None, None])[known]
+    loading = (rho * share / share.max()).sqrt()[known]
+    correlation = torch.outer(loading, loading)
+    correlation.fill_diagonal_(1.0)
     for row in range(ROWS):
         for dimension in range(LATENT):
             s = deviation[:, row, dimension]
-            covariance = rho * torch.outer(s, s) + (1 - rho) * torch.diag(s.square())
-            inverse = torch.linalg.inv(covariance)
+            inverse = torch.linalg.inv(correlation * torch.outer(s, s))
             precision = inverse.sum()
-            mean = (inverse @ given.means[:, row, dimension]).sum() / precision
+            mean = (inverse @ given.means[known, row, dimension]).sum() / precision
             torch.testing.assert_close(fused.means[0, row, dimension], mean)
             torch.testing.assert_close(fused.log_variances[0, row, dimension], -precision.log())
+
+
+@settings(max_examples=50, deadline=None)
+@drawn(st.integers(0, 10_000), st.floats(0, 0.95))
+def test_the_consensus_is_a_gaussian_whatever_the_weights(seed: int, rho: float) -> None:
+    """In 32 bits, of experts that are far from equally sure."""
+    draws = torch.Generator().manual_seed(seed)
+    means, log_variances = (torch.randn(5, 20, 8, generator=draws) * scale for scale in (3.0, 6.0))
+    some = Experts(means, log_variances.clamp(-12, 12), torch.rand(5, 20, generator=draws) < 0.7)
+    weights = torch.rand(5, generator=draws).pow(4) + 1e-4
+    fused = build("consensus", FusionSettings(5, 8, prior_expert=False, dependence=rho))(some, weights)
+    assert bool(torch.isfinite(fused.mean).all())
+    assert bool(torch.isfinite(fused.log_variances).all())
 
 
 @pytest.mark.parametrize("prior_expert", [True, False])

@@ -64,6 +64,19 @@ class Pairing:
         """With the optimiser in one call, as in our training; the peer's trainer takes that of `peer_step`."""
         return _step(self.ours, lambda: self.ours.loss(batch).total, fused=True)
 
+    def networks_step(self, batch: SourceBatch) -> Callable[[], None]:
+        """What no method does without: every image of the rows encoded and decoded once, backward, and our optimiser."""
+
+        def total() -> Tensor:
+            networks, config, sums = self.ours.networks, self.ours.config, []
+            for name in self.ours.source_names:
+                trunk = networks.trunk_of[name]
+                means = networks.encoders[trunk](batch.values[name][batch.present[name]])
+                sums.append(networks.decoders[trunk](means[:, : config.latent + config.private]).sum())
+            return torch.stack(sums).sum()
+
+        return _step(self.ours, total, fused=True)
+
 
 def known_methods() -> list[str]:
     """The methods that both sides have."""

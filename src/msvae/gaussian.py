@@ -48,15 +48,13 @@ def kl_divergence(
     return 0.5 * (ratio + squared - 1.0 - log_variance + other_log_variance).sum(dim=-1)
 
 
-Pool = Callable[[Tensor, float], Tensor]
+Pool = Callable[[Tensor], Tensor]
+"""Weighted sums over sources, by row or by subset."""
 
 
 def pool_rows(weights: Float[Tensor, "sources rows"]) -> Pool:
-    """Sums over sources with a weight per source and row: (sources, rows, latent) -> (rows, latent).
-
-    The pool of a rule below is called as `pool(values, power)` and gives sum_m a_m^power values_m.
-    """
-    return lambda values, power: ((weights if power == 1.0 else weights.pow(power))[..., None] * values).sum(dim=0)
+    """Sums over sources with a weight per source and row: (sources, rows, latent) -> (rows, latent)."""
+    return lambda values: (weights[..., None] * values).sum(dim=0)
 
 
 def pool_subsets(membership: Float[Tensor, "subsets sources"]) -> Pool:
@@ -65,9 +63,9 @@ def pool_subsets(membership: Float[Tensor, "subsets sources"]) -> Pool:
     (sources, rows, latent) -> (subsets, rows, latent); `membership` holds 0 where a source is not a member.
     """
 
-    def pool(values: Tensor, power: float) -> Tensor:
+    def pool(values: Tensor) -> Tensor:
         with torch.autocast(values.device.type, enabled=False):  # a posterior in bf16 would be off by its own deviation
-            return torch.tensordot(membership.pow(power), values, dims=1)
+            return torch.tensordot(membership, values, dims=1)
 
     return pool
 
@@ -83,43 +81,51 @@ def product(pool: Pool, means: Tensor, log_variances: Tensor, prior_precision: f
     are 0 and there is no prior expert the product is undefined and the standard normal stands in for it.
 
     Args:
-        pool: sums over sources, by row or by subset.
         means, log_variances: (sources, rows, latent).
         prior_precision: 1 with the standard-normal prior expert, 0 without it.
     """
     precision = torch.exp(-log_variances)
-    return _from_precision(pool(precision, 1.0), pool(precision * means, 1.0), prior_precision)
+    return _from_precision(pool(precision), pool(precision * means), prior_precision)
 
 
 def consensus(
-    pool: Pool,
-    means: Tensor,
-    log_variances: Tensor,
-    count: Tensor,
+    weights: Float[Tensor, "sources rows"],
+    means: Float[Tensor, "sources rows latent"],
+    log_variances: Float[Tensor, "sources rows latent"],
     dependence: float,
     prior_precision: float,
 ) -> tuple[Tensor, Tensor]:
     """Consensus of dependent experts: the errors of any two experts have correlation rho, per latent dimension.
 
-        C_ij = rho s_i s_j (i != j),  C_ii = s_i^2;  mean = 1' C^-1 mu / A;  variance = 1 / A;  A = 1' C^-1 1
+        mean = 1' C^-1 mu / A;  variance = 1 / A;  A = 1' C^-1 1;  C_ij = rho s_i s_j (i != j),  C_ii = s_i^2
 
-    With u_m = 1 / s_m and n experts the inverse is closed:
-    1' C^-1 v = (sum u_m^2 v_m - c (sum u_m)(sum u_m v_m)) / (1 - rho),  c = rho / (1 + (n - 1) rho).
-    rho = 0 is the product of experts. Source: CoDE-VAE (ICML 2025).
+    rho = 0 is the product of experts. Source: CoDE-VAE (ICML 2025), which has no weights. Here a weight scales an
+    expert's precision, as in the product, and with r_m = a_m / max a its share of the common error:
+
+        C_ij = rho sqrt(r_i r_j) s_i s_j / sqrt(a_i a_j) (i != j),  C_ii = s_i^2 / a_i
+
+    C has the correlations l l' + diag(1 - l^2), l_m = sqrt(rho r_m) < 1: positive definite for all weights, the paper's
+    for equal ones of 1, and an expert is out of it without a jump as its weight goes to 0. The inverse is that of
+    Sherman and Morrison.
 
     Args:
-        count: n, broadcastable to (rows or subsets x rows, 1); for unequal weights their effective number.
+        weights: a_m >= 0 for each source and row; 0 removes a source exactly.
         dependence: rho, in [0, 1).
         prior_precision: as in `product`; the prior expert is independent of the others.
     """
-    inverse_deviation = torch.exp(-0.5 * log_variances)
-    shrink = dependence / (1.0 + (count - 1.0).clamp_min(0.0) * dependence)
-    total = pool(inverse_deviation, 0.5)
-    precision = pool(inverse_deviation.square(), 1.0) - shrink * total.square()
-    weighted_mean = pool(inverse_deviation.square() * means, 1.0) - shrink * total * pool(
-        inverse_deviation * means, 0.5
-    )
-    return _from_precision(precision / (1 - dependence), weighted_mean / (1 - dependence), prior_precision)
+    share = dependence * weights / weights.amax(dim=0).clamp_min(torch.finfo(weights.dtype).tiny)
+    own = 1.0 - share  # what is not common of an expert's error
+    inverse_deviation = weights.sqrt()[..., None] * torch.exp(-0.5 * log_variances)
+    loading = (share.sqrt() / own)[..., None]
+    shrink = 1.0 / (1.0 + (share / own).sum(dim=0))[:, None]
+    common = (loading * inverse_deviation).sum(dim=0)
+
+    def inverse(values: Tensor) -> Tensor:
+        """1' C^-1 values."""
+        plain = (inverse_deviation.square() * values / own[..., None]).sum(dim=0)
+        return plain - shrink * common * (loading * inverse_deviation * values).sum(dim=0)
+
+    return _from_precision(inverse(torch.ones_like(means)), inverse(means), prior_precision)
 
 
 def _from_precision(total: Tensor, weighted_mean: Tensor, prior_precision: float) -> tuple[Tensor, Tensor]:
@@ -136,20 +142,9 @@ def barycenter(pool: Pool, means: Tensor, log_variances: Tensor) -> tuple[Tensor
 
     Where all weights are 0 it is the standard normal. Source: arXiv 2412.20487.
     """
-    deviation = pool(torch.exp(0.5 * log_variances), 1.0)
+    deviation = pool(torch.exp(0.5 * log_variances))
     undefined = deviation == 0
-    return pool(means, 1.0), 2.0 * torch.log(torch.where(undefined, torch.ones_like(deviation), deviation))
-
-
-def wasserstein2(
-    mean: Float[Tensor, "*batch latent"],
-    log_variance: Float[Tensor, "*batch latent"],
-    other_mean: Float[Tensor, "*batch latent"],
-    other_log_variance: Float[Tensor, "*batch latent"],
-) -> Float[Tensor, "*batch"]:
-    """Squared Wasserstein-2 distance of two diagonal Gaussians."""
-    deviation_gap = torch.exp(0.5 * log_variance) - torch.exp(0.5 * other_log_variance)
-    return ((mean - other_mean).square() + deviation_gap.square()).sum(dim=-1)
+    return pool(means), 2.0 * torch.log(torch.where(undefined, torch.ones_like(deviation), deviation))
 
 
 def mixture_log_density(

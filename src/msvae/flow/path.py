@@ -62,8 +62,9 @@ def path_points(
 ) -> PathPoints:
     """A random place on a random path to each row of data.
 
-    Some rows are at t = 0 with the noise 0, where the target is the data itself: what the network predicts there is
-    the conditional mean that `mode="mean"` answers with, and logit-normal times hardly ever come near it.
+    Some rows are at t = 0 with the noise 0, where the target is the data itself. A state of 0 says nothing of the data,
+    so that what the network predicts there is the conditional mean that `mode="mean"` answers with; logit-normal times
+    hardly ever come near it.
     """
     noise = torch.randn(data.shape, generator=generator, device=data.device)
     time = path_times(len(data), spread, generator, data.device)
@@ -71,17 +72,6 @@ def path_points(
     time = time.masked_fill(at_mean, 0.0)
     noise = torch.where(_like(at_mean, data), torch.zeros_like(noise), noise)
     return PathPoints(noisy(data, noise, time), time, path_velocity(data, noise))
-
-
-def clean_prediction(
-    state: Float[Tensor, "rows *shape"], velocity: Float[Tensor, "rows *shape"], time: Float[Tensor, " rows"]
-) -> Float[Tensor, "rows *shape"]:
-    """E[data | x_t] = x_t + (1 - t) E[data - noise | x_t]: exact for the exact velocity.
-
-    At t = 0 the state says nothing of the data, so that one evaluation there is the conditional mean: from the state 0,
-    which `path_points` trains for, the velocity itself.
-    """
-    return state + (1 - _like(time, state)) * velocity
 
 
 def _like(time: Tensor, values: Tensor) -> Tensor:

@@ -21,4 +21,4 @@ class ParameterAverage(Fusion):
 
     def forward(self, experts: Experts, weights: Float[Tensor, " sources"] | None = None) -> Posterior:
         pool = gaussian.pool_rows(normalised(spread(experts, weights)))
-        return Posterior.single(pool(experts.means, 1.0), pool(experts.log_variances, 1.0))
+        return Posterior.single(pool(experts.means), pool(experts.log_variances))

@@ -28,7 +28,7 @@ class GeneralisedProduct(Fusion):
         shares = torch.exp(self.logits - self.logits.amax(dim=0)) * spread(experts, weights)[..., None]
         shares = shares / shares.sum(dim=0, keepdim=True).clamp_min(torch.finfo(shares.dtype).tiny)
 
-        def pool(values: Tensor, power: float) -> Tensor:
+        def pool(values: Tensor) -> Tensor:
             return (shares * values).sum(dim=0)
 
         return Posterior.single(*gaussian.product(pool, experts.means, experts.log_variances, prior_precision=0.0))
