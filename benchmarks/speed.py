@@ -160,9 +160,11 @@ def main() -> None:
 
 def content(found: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
     """What `msvae bench table` reads."""
+    sources = {figures["case"].split(", ")[1] for figures in found}
+    what = "Seconds" if arguments.rounds else "Operations and memory"
     return {
         "format_version": 1,
-        "title": f"{'Seconds' if arguments.rounds else 'Operations and memory'} of a training step, beside the peer",
+        "title": ", ".join([f"{what} of a training step, beside the peer", *(sources if len(sources) == 1 else ())]),
         "note": "PyPI `multivae` 1.0.3 and this project in turns in one process, with the same networks, weights and "
         f"rows; {arguments.batch} rows of 3x28x28, latent {arguments.latent}, "
         f"{arguments.rounds or 'no'} rounds, 32 bits. "

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,16 @@ def changed(batch: SourceBatch, seed: int = 0, **changes: float) -> SourceBatch:
 def test_nothing_is_changed_unless_switched_on():
     batch = blobs()
     assert changed(batch) is batch
+
+
+@pytest.mark.parametrize("source", [LARGE, CLASSES])
+def test_beyond_its_border_an_image_goes_on_with_its_border(source):
+    images = blobs().values[source.name]
+    maps = random_maps(len(images), 1.5, AugmentConfig(**GEOMETRY), torch.Generator().manual_seed(3))
+    mode = "nearest" if source.categories else "bilinear"
+    grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    expected = F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(moved(images, maps, source), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", GEOMETRY)

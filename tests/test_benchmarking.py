@@ -23,6 +23,7 @@ from msvae.benchmarking.settings import compared_config
 from msvae.benchmarking.speed import random_rows, speed_table, training_step
 from msvae.benchmarking.tables import page
 from msvae.benchmarking.timing import Timing, alternating, operations, peak_of, ratio
+from msvae.config import ModelConfig, parse
 from msvae.data import DataSet, Rows
 from msvae.errors import ConfigError
 from msvae.evaluation import yardstick
@@ -275,6 +276,21 @@ def test_speed_is_measured_for_every_method(tmp_path: Path) -> None:
     assert [row[0] for row in content["table"]] == ["poe"]
     assert all(entry["operations"] > 100 and entry["peak_megabytes"] > 50 for entry in content["measured"])
     assert "| poe |" in page(tmp_path)
+    with pytest.raises(ConfigError, match="no one training step"):
+        training_step("flow", batch)
+    with pytest.raises(ConfigError, match="settings of its own"):
+        parse(ModelConfig, {"method": "flow"})
+
+
+def test_rows_of_other_settings_do_not_pass_for_those_asked_for(tmp_path: Path) -> None:
+    table = Results(tmp_path / "table.json", TERMS)
+    table.add({**_row(0, {}), "chosen": {"model.latent": 8}}, {})
+    table.add(_row(1, {}), {})  # of before settings were kept with rows
+    assert table.has("poe", 0, {"model.latent": 8})
+    assert table.has("poe", 1, {"model.latent": 16})
+    assert not table.has("poe", 2, {})
+    with pytest.raises(ConfigError, match=r"'model\.latent': 8.* not the usual ones"):
+        table.has("poe", 0, {})
 
 
 def test_the_command_writes_the_page(msvae: Command, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from msvae.benchmarking.tables import page
 from msvae.models import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -20,15 +21,29 @@ def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.Monk
         exec(compile(shortened, name, "exec"), {})
 
 
-DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
+
+
+def headings(document: Path) -> set[str]:
+    """What a link to a part of a document may name."""
+    lines = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_to_files(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", document.read_text()):
-        link = target[0] or target[1]
-        if "://" not in link:
-            assert (document.parent / link).exists(), link
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", document.read_text()):
+        file, _, part = (target[0] or target[1]).partition("#")
+        if "://" in file:
+            continue
+        there = document.parent / file if file else document
+        assert there.exists(), file
+        assert not part or part in headings(there), f"{file}#{part}"
+
+
+def test_the_tables_are_those_of_the_results() -> None:
+    made = page(ROOT / "benchmarks" / "results", ROOT / "benchmarks" / "anchors.json")
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == made, "msvae bench table"
 
 
 def test_every_method_has_a_page_with_its_paper_its_limits_and_its_command() -> None:
@@ -37,9 +52,9 @@ def test_every_method_has_a_page_with_its_paper_its_limits_and_its_command() -> 
     for name, method in METHODS.items():
         if name == "flow":
             continue
-        page = (folder / f"{name.replace('+', '-plus')}.md").read_text()
-        assert f"(`{name}`)" in page
-        assert f"--method {name} " in page
+        text = (folder / f"{name.replace('+', '-plus')}.md").read_text()
+        assert f"(`{name}`)" in text
+        assert f"--method {name} " in text
         for part in (method.paper, method.cost, "## Maths", "## When to use it", "## Limitations", "Published: "):
-            assert part in page, (name, part)
+            assert part in text, (name, part)
         assert f"[{name}]" in index

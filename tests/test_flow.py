@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from msvae import flow
 from msvae.flow.coded import Evidence
-from msvae.flow.content import LOGIT_LIMIT, Content, contrast, pooled, random_half
-from msvae.flow.converter import Converter, log_of, subset_of_any_size
+from msvae.flow.content import LOGIT_LIMIT, Content, contrast, pooled
+from msvae.flow.converter import Converter, log_of
 from msvae.flow.density import log_density, normal_log_density
 from msvae.flow.sampler import step_times
 from msvae.networks.spatial import MapNetworks
 from msvae.networks.transformer import Transformer, attention, grid_positions, hidden_where
 from msvae.source import Source, SourceBatch
+from msvae.subsets import random_half, subset_of_any_size
 
 MEAN, DEVIATION = 1.5, 0.4
 

@@ -12,8 +12,10 @@ from msvae import gaussian
 from msvae.errors import ConfigError, SourceError
 from msvae.models import METHODS, JointVAE
 from msvae.models import joint as joint_module
-from msvae.objectives import cross_source_contrast
-from msvae.posterior import Experts
+from msvae.models.streaming import streamed_loss
+from msvae.objectives import Loss, cross_source_contrast
+from msvae.posterior import Evidence, Experts
+from msvae.source import SourceBatch
 from test_exactness import NAMES, NOISE, linear_likelihood, linear_model, mean_loss, rows
 
 linear = pytest.mark.usefixtures("linear_likelihood")
@@ -376,3 +378,17 @@ def test_the_doubly_weighted_mixture_of_affinities() -> None:
     torch.testing.assert_close(log_affinity, torch.zeros(5), atol=1e-5, rtol=0)
     torch.testing.assert_close(between, mean)
     torch.testing.assert_close(width, log_variance)
+
+
+def test_streamed_gradients_in_half_precision_are_those_in_full() -> None:
+    """A gradient of 1e-8 is nothing in fp16 unless it is scaled in time."""
+    experts = Experts(torch.ones(1, 4, 3), torch.zeros(1, 4, 3), torch.ones(1, 4, dtype=torch.bool))
+    weight, batch = torch.ones(3, 3, requires_grad=True), SourceBatch.complete({"a": torch.zeros(4, 1)})
+
+    def loss_of_rows(evidence: Evidence, rows: SourceBatch) -> Loss:
+        return Loss(1e-8 * (evidence.shared.means[0] @ weight).float().sum(dim=1).mean(), {})
+
+    with torch.autocast("cpu", torch.float16):
+        streamed_loss(loss_of_rows, Evidence(experts, experts), batch, [weight], 2).total.backward()
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, torch.full((3, 3), 1e-8), rtol=0.05, atol=0)

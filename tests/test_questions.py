@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import msvae
-from conftest import TINY_TRAINING, lacking, tiny_model, tiny_settings
+from conftest import TINY_TRAINING, lacking, random_batch, tiny_model, tiny_settings
 from msvae.data.images import write_images
 from msvae.errors import ConfigError, DataError, SourceError
 from msvae.questions import blended_source
@@ -111,6 +111,15 @@ def test_a_walk_begins_and_ends_at_its_rows(tiny_run: Run, rows: SourceBatch) ->
         msvae.interpolate(tiny_run, first, rows)
 
 
+@pytest.mark.parametrize("method", ["mopoe", "mmvae+", "mld", "flow"])
+def test_a_walk_of_partial_rows_ends_where_conversion_does(method: str) -> None:
+    model = tiny_model(method).eval()
+    first, last = (random_batch(model, 2, seed).select(["blue"]) for seed in (0, 1))
+    walk = msvae.interpolate(model, first, last, steps=3, to="green")["green"].unflatten(0, (2, 3))
+    torch.testing.assert_close(walk[:, 0], msvae.convert(model, first, "green")["green"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(walk[:, -1], msvae.convert(model, last, "green")["green"], atol=1e-5, rtol=0)
+
+
 def test_weight_paths_are_one_hot_at_each_source() -> None:
     path = msvae.weight_path(["a", "b", "c"], 5)
     assert path[0] == {"a": 1.0, "b": 0.0, "c": 0.0}
@@ -190,7 +199,9 @@ def test_every_kind_of_method_has_a_report(method: str, tmp_path: Path, monkeypa
         monkeypatch.setitem(GATES, name, lambda model, rows: Gate({}))
     settings = tiny_settings(method) | TINY_TRAINING | {"training.steps": 2, "data.options.variants": 1}
     run = msvae.train("colours", method, out=tmp_path / "run", settings=settings)
-    assert msvae.report(run).stat().st_size > 100_000
+    text = msvae.report(run).read_text()
+    assert len(text) > 100_000
+    assert ("training.stage_steps=" in text) == (method == "flow")  # what repeats the run
 
 
 def test_the_likelihood_of_more_sources_is_that_of_a_joint_density(tiny_run: Run, rows: SourceBatch) -> None:
@@ -207,5 +218,7 @@ def test_the_likelihood_of_more_sources_is_that_of_a_joint_density(tiny_run: Run
     assert bound.shape == (4,)
     assert torch.equal(bound, msvae.likelihood(flow, rows, samples=2))
     flow.config = flow.config.model_copy(update={"converter": "product"})
-    with pytest.raises(ConfigError, match="joint VAEs and for the flow"):
-        msvae.likelihood(flow, rows)
+    diffusion = tiny_model("mld", tiny_run.model.sources).eval()  # whose rows have another prior than its VAEs
+    for unknown in (flow, diffusion):
+        with pytest.raises(ConfigError, match="joint VAEs but `mld`"):
+            msvae.likelihood(unknown, rows)

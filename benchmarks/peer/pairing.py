@@ -65,7 +65,7 @@ class Pairing:
         return _step(self.ours, lambda: self.ours.loss(batch).total, fused=True)
 
     def networks_step(self, batch: SourceBatch) -> Callable[[], None]:
-        """What no method does without: every image of the rows encoded and decoded once, backward, and our optimiser."""
+        """What no method does without: all images encoded and decoded once, backward, and our optimiser."""
 
         def total() -> Tensor:
             networks, config, sums = self.ours.networks, self.ours.config, []

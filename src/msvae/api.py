@@ -153,7 +153,7 @@ def evaluate(
         verifier_rows=_complete_training_rows(opened, data) if opened.config.data.missing else rows.split("train"),
         seed=opened.config.training.seed if seed is None else seed,
         single=single,
-        extent=Extent(photographs=photographs),
+        extent=Extent(generated=max(Extent.generated, photographs), photographs=photographs),
         yardstick=yardstick,
         display=display,
     )

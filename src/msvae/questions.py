@@ -20,6 +20,7 @@ from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.evaluation.likelihood import log_likelihood
 from msvae.models.base import Features, Mode, MultiSourceModel, Weights
 from msvae.models.joint import JointVAE
+from msvae.models.masked_diffusion import MaskedDiffusion
 from msvae.models.shared_flow import SharedFlow
 from msvae.source import Source, SourceBatch, check_batch, source_named
 from msvae.training.run import Run, open_run
@@ -46,7 +47,7 @@ def as_batch(given: Given, sources: Sequence[Source]) -> SourceBatch:
         raise SourceError(f"Expected a SourceBatch or {{source: images}}, got {type(given).__name__}.")
     if isinstance(given, SourceBatch):
         check_batch(given, sources, allow_empty_rows=True)
-        return given
+        return SourceBatch({name: values.float() for name, values in given.values.items()}, given.present)
     if not given:
         raise SourceError("No image is given; name at least one source.")
     for name in given:
@@ -159,8 +160,9 @@ def interpolate(
         raise ConfigError(f"Interpolation: expected at least 2 steps, got {steps}.")
     model = model_of(run)
     with torch.no_grad():
-        first = model.encode(as_batch(start, model.sources)).mean
-        last = model.encode(as_batch(end, model.sources)).mean
+        first, last = (
+            model.codes(as_batch(rows, model.sources), 1, None, "mean", "own", None) for rows in (start, end)
+        )
         if len(first) != len(last):
             raise SourceError(f"Interpolation: {len(first)} rows at the start, {len(last)} at the end.")
         share = torch.linspace(0, 1, steps, device=first.device)[None, :, None]
@@ -258,15 +260,19 @@ def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> T
             them (see `log_likelihood`); for the flow they are averaged (see `likelihood_bound`; slow).
 
     Raises:
-        ConfigError: for a model that is neither, or fewer than one sample.
+        ConfigError: for fewer than one sample, or a model with parts of unknown density: `mld`'s diffusion, the
+            alignment of scenes, and the flow's simpler parts (`model.converter=product`, `model.renderer=mean`).
     """
     model = model_of(run)
     batch, generator = as_batch(given, model.sources), _generator(model, seed)
-    if isinstance(model, JointVAE):
+    if isinstance(model, JointVAE) and not isinstance(model, MaskedDiffusion):
         return log_likelihood(model, batch, samples, generator=generator).cpu()
-    if isinstance(model, SharedFlow) and model.config.converter == model.config.renderer == "flow":
+    if isinstance(model, SharedFlow) and model.has_density:
         return likelihood_bound(model, batch, samples, generator=generator).cpu()
-    raise ConfigError("The likelihood is known for joint VAEs and for the flow.")
+    raise ConfigError(
+        "The likelihood is known for joint VAEs but `mld`, and for the flow with both of its flows and without the "
+        "stage `alignment` (content: class)."
+    )
 
 
 def _generator(model: MultiSourceModel, seed: int) -> torch.Generator:

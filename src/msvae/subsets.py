@@ -5,7 +5,7 @@ from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 from msvae.errors import SourceError
 
@@ -46,8 +46,17 @@ def rows_of_each(chosen: Bool[Tensor, "sources rows"]) -> list[Int[Tensor, " _"]
     return [None if count == rows else part for count, part in zip(counts, parts, strict=True)]
 
 
+def random_of_size(
+    present: Bool[Tensor, "sources rows"], size: Int[Tensor, " rows"], generator: Generator | None = None
+) -> Bool[Tensor, "sources rows"]:
+    """For each row so many of its present sources at random, all of them where it has fewer."""
+    lottery = torch.rand(present.shape, generator=generator, device=present.device)
+    rank = lottery.masked_fill(~present, 2.0).argsort(dim=0).argsort(dim=0)  # absent sources come last
+    return (rank < size[None, :]) & present
+
+
 def random_subset(
-    present: Bool[Tensor, "sources rows"], generator: torch.Generator | None = None
+    present: Bool[Tensor, "sources rows"], generator: Generator | None = None
 ) -> Bool[Tensor, "sources rows"]:
     """For each row a random non-empty subset of its present sources, its size uniform on 1..|A|.
 
@@ -55,11 +64,34 @@ def random_subset(
     """
     count = present.sum(dim=0)
     uniform = torch.rand(present.shape[1], generator=generator, device=present.device)
-    size = torch.minimum(1 + (uniform * count).long(), count)
-    order = torch.rand(present.shape, generator=generator, device=present.device)
-    order = order.masked_fill(~present, 2.0)  # absent sources sort last
-    rank = order.argsort(dim=0).argsort(dim=0)
-    return (rank < size[None, :]) & present
+    return random_of_size(present, torch.minimum(1 + (uniform * count).long(), count), generator)
+
+
+def random_half(
+    present: Bool[Tensor, "sources rows"], generator: Generator | None = None
+) -> Bool[Tensor, "sources rows"]:
+    """A random subset of each row's sources of uniform size 1..|A|-1, so that neither it nor its complement is empty;
+    of one source, that source."""
+    count = present.sum(dim=0)
+    uniform = torch.rand(present.shape[1], generator=generator, device=present.device)
+    return random_of_size(present, 1 + (uniform * (count - 1).clamp_min(1)).long(), generator)
+
+
+def subset_of_any_size(
+    present: Bool[Tensor, "sources rows"], generator: Generator | None = None, emptied: float = 0.25
+) -> Bool[Tensor, "sources rows"]:
+    """A random subset of each row's sources, its size uniform on 0..|A|; a share of the rows is emptied besides."""
+    count = present.sum(dim=0)
+    draws = torch.rand(2, present.shape[1], generator=generator, device=present.device)
+    size = torch.minimum((draws[0] * (count + 1)).long(), count).masked_fill(draws[1] < emptied, 0)
+    return random_of_size(present, size, generator)
+
+
+def one_of(chosen: Bool[Tensor, "sources rows"], generator: Generator | None = None) -> Bool[Tensor, "sources rows"]:
+    """A random one of each row's chosen sources; none in rows without."""
+    lottery = torch.rand(chosen.shape, generator=generator, device=chosen.device)
+    first = lottery.masked_fill(~chosen, -1.0).argmax(dim=0)
+    return chosen & (torch.arange(len(chosen), device=chosen.device)[:, None] == first)
 
 
 def named_subsets(names: Sequence[str], size: int | None = None) -> list[tuple[str, ...]]:

@@ -9,18 +9,26 @@ from typing import Any
 import torch
 
 import msvae
+from msvae.training.devices import device_named
 
 
 def circumstances() -> dict[str, Any]:
-    """Date, processor, threads, versions and commit, as every result records them."""
+    """Date, processor, threads, device, versions and commit, as every result records them."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": processor(),
         "threads": torch.get_num_threads(),
+        "device": device_name(),
         "torch": torch.__version__,
         "msvae": msvae.__version__,
         "commit": commit(),
     }
+
+
+def device_name() -> str:
+    """The device that models are trained on and answer on, where nobody chooses: `cpu`, or a GPU's name."""
+    device = device_named()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def processor() -> str:

@@ -69,13 +69,14 @@ def compare(
         again: measure, train and test also what is there.
 
     Raises:
-        ConfigError: for an unknown method, before anything is trained, or a table of other terms.
+        ConfigError: for an unknown method, before anything is trained, a table of other terms, or a row of other
+            settings.
     """
     display = display or Quiet()
     for method in methods:
         method_named(method)
     table = comparison.table
-    wanted = [(m, s) for s in seeds for m in methods if again or not table.has(m, s)]
+    wanted = [(m, s) for s in seeds for m in methods if again or not table.has(m, s, comparison.settings)]
     calibration = Calibration(comparison.calibration)
     for method in dict.fromkeys(method for method, _ in wanted):
         if method not in calibration.entries:
@@ -89,7 +90,8 @@ def compare(
         config = _config(comparison, method, steps, seed)
         folder = comparison.folder_of(method, seed)
         run = trained_as(config, folder, again=again, display=display, title=f"{method}, seed {seed}")
-        figures = judge(comparison, run.model, data, yardstick, method, seed, facts_of(run, steps, data), display)
+        facts = {**facts_of(run, steps, data), "chosen": dict(comparison.settings)}
+        figures = judge(comparison, run.model, data, yardstick, method, seed, facts, display)
         write_json(run.folder.path / "metrics.json", figures)
     return comparison.table
 

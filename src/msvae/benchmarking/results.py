@@ -62,8 +62,23 @@ class Results:
         self.ceilings: dict[str, Any] = dict(content.get("ceilings", {}))
         self.rows: list[dict[str, Any]] = list(content.get("rows", []))
 
-    def has(self, method: str, seed: int) -> bool:
-        return any(row["method"] == method and row["seed"] == seed for row in self.rows)
+    def has(self, method: str, seed: int, chosen: Mapping[str, Any] | None = None) -> bool:
+        """Whether there is a row.
+
+        Args:
+            chosen: settings over the usual ones that it has to have been made with; rows of before these were kept
+                pass.
+
+        Raises:
+            ConfigError: if it was made with others.
+        """
+        row = next((row for row in self.rows if (row["method"], row["seed"]) == (method, seed)), None)
+        if row is not None and chosen is not None and row.get("chosen", chosen) != dict(chosen):
+            raise ConfigError(
+                f"{self.path} has {method!r}, seed {seed}, with other settings: {row['chosen'] or 'the usual ones'}, "
+                f"not {dict(chosen) or 'the usual ones'}. Choose another folder, or replace the row (--again)."
+            )
+        return row is not None
 
     def add(self, row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None:
         """Put a row (`method`, `seed` and whatever else) in its place, and the ceilings of real rows beside it."""

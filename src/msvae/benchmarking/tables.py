@@ -24,7 +24,7 @@ settings of tables with a word after their title.
 
 - **k given**: coherence of the source that is drawn from k others, mean over all subsets and targets. **joint**:
   share of generated rows on which all sources agree, drawn from the prior and from a Gaussian mixture fitted to
-  training codes. A sample that a verifier is unsure of (below .5) counts as wrong.
+  training codes (for `mld`: by its diffusion). A sample that a verifier is unsure of (below .5) counts as wrong.
 - **entropy, variance**: of the generated classes, and of features within classes, beside those of real rows (1). Low
   values mean that coherence is cheap.
 - **FD112**: Fréchet distance in the features of EfficientNet-Lite0's 112-channel map, mean over sources; not FID.

@@ -79,7 +79,10 @@ def fuse(
         list[str] | None, typer.Option("--weight", "-w", metavar="SOURCE=NUMBER", help="Weights; equal without.")
     ] = None,
     by: Annotated[
-        str, typer.Option("--by", help="In image space `mean` or `pyramid`; in latent space `product` or `barycenter`.")
+        str,
+        typer.Option(
+            "--by", help="In image space mean, pyramid; in latent space own, product, barycenter, flow, appearance."
+        ),
     ] = "product",
     to: To = None,
     out: OutFolder = OUT,

@@ -1,10 +1,16 @@
 """The settings of joint VAEs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from msvae.config.base import Settings
+
+
+def _joint_vae(method: str) -> str:
+    if method == "flow":
+        raise ValueError("the method 'flow' has settings of its own (FlowConfig)")
+    return method
 
 
 class ModelConfig(Settings):
@@ -38,7 +44,7 @@ class ModelConfig(Settings):
         sampler_components: Gaussians of that mixture; 0 uses the prior.
     """
 
-    method: str = "mopoe"
+    method: Annotated[str, AfterValidator(_joint_vae)] = "mopoe"
     latent: int = Field(default=32, ge=1, le=4096)
     private: int = Field(default=0, ge=0, le=4096)
     fusion: str = "mopoe"

@@ -12,8 +12,9 @@ class TrainingConfig(Settings):
     """How to train. One of `budget`, `steps` and `epochs` sets the length; without any, 30 epochs.
 
     Args:
-        budget: seconds of optimiser steps; becomes a number of steps from the speed of the first ones. A run of that
-            number of steps is the same run, if the warm-up has at least 30 steps (the speed is measured during it).
+        budget: seconds of optimiser steps; becomes a number of steps, of each stage its own, from the speed of the
+            first ones. A run of those numbers is the same run, if the warm-up has at least 30 steps (the speed is
+            measured during it).
         stage_steps: of methods that train in stages: numbers of steps of some of them, whatever the run's length; 0
             leaves a stage out.
         batch_size: rows of one optimiser step.

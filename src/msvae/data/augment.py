@@ -79,10 +79,15 @@ def random_maps(rows: int, aspect: float, config: AugmentConfig, generator: Gene
 def moved(
     images: Float[Tensor, "rows channels height width"], maps: Float[Tensor, "rows 2 3"], source: Source
 ) -> Float[Tensor, "rows channels height width"]:
-    """The images seen through the maps; beyond its border an image goes on with its border's values."""
+    """The images seen through the maps; beyond its border an image goes on with its border's values.
+
+    The places are kept within the centres of the border's values here, since `padding_mode="border"` is not everywhere.
+    """
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
+    last = 1 - 1 / torch.tensor(images.shape[:1:-1], device=grid.device)  # across, down
+    grid = torch.maximum(torch.minimum(grid, last), -last)
     mode = "nearest" if source.categories is not None else "bilinear"
-    return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+    return F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
 def flipped(
@@ -93,6 +98,16 @@ def flipped(
     across, down = (maps[:, axis, axis].lt(0).view(-1, 1, 1, 1) for axis in (0, 1))
     images = torch.where(across, images.flip(3), images)
     return torch.where(down, images.flip(2), images)
+
+
+def shifted(images: Tensor, reach: int, generator: Generator | None = None) -> Tensor:
+    """All images moved by one random shift of up to `reach` pixels, borders repeated."""
+    if reach == 0 or images.dim() < 4:
+        return images
+    down, right = torch.randint(0, 2 * reach + 1, (2,), generator=generator, device=images.device).tolist()
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    return padded[..., down : down + height, right : right + width]
 
 
 def recoloured(

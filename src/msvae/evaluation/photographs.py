@@ -1,6 +1,7 @@
 """Fréchet distances in ImageNet features: how real do the images of a model look, source by source?
 
-Every set of images is compared with the same number of real test images, since the distance's bias depends on it.
+All sets are compared with the same real test images. The distance is the larger the fewer images a set has, so that
+sets of equally many are comparable; `images` tells of sets that have fewer.
 """
 
 from collections import defaultdict
@@ -129,6 +130,7 @@ class Album:
             "features": features_name(DEPTH),
             "image_size": IMAGE_SIZE,
             "rows": self.real.rows,
+            "images": self._counts(),
             "conditional": {size: self._mean(name) for size, name in conditional.items()},
             "conditional_by_source": self._by_source(self._sets.get(largest, {})),
             "unconditional": self._mean("generated"),
@@ -147,6 +149,11 @@ class Album:
             },
             "feature_distance": {name: float(torch.cat(d).mean()) for name, d in self._distances.items()},
         }
+
+    def _counts(self) -> dict[str, int]:
+        """Images of each set, of the source that has fewest."""
+        fewest = {name: min(m[DEPTH].count for m in gathered.values()) for name, gathered in self._sets.items()}
+        return {name: count for name, count in fewest.items() if count > 0}
 
     @property
     def _largest(self) -> str:

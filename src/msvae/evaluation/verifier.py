@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from msvae.data.augment import shifted
 from msvae.data.base import Rows
 from msvae.errors import DataError
 from msvae.metrics.coherence import Verdict
@@ -13,11 +14,13 @@ from msvae.networks import input_channels, network_input
 from msvae.networks.conv import LARGEST_IMAGE, SMALLEST_IMAGE, ConvEncoder
 from msvae.networks.mlp import MlpEncoder
 from msvae.source import Source, source_named
+from msvae.training.devices import kept_random_state
 from msvae.training.progress import Display, Quiet, tracked
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
 
 FEATURES = 64
 CHUNK = 512
+SHIFT = 2  # pixels: little data, so that position should not matter
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def train_classifier(
         raise DataError(f"Source {name!r} is in no training row; no classifier can be trained for it.")
     source, labels = source_named(rows.sources, name), rows.labels
     alone = Rows((source,), {name: rows.values[name]}, {name: rows.present[name]})  # a batch of it reads nothing else
-    with torch.random.fork_rng():
+    with kept_random_state():
         torch.manual_seed(derived_seed(seed, f"classifier {name}", 0))
         model = Classifier(source, classes, effort)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -104,22 +107,12 @@ def train_classifier(
                 group["lr"] = learning_rate(step, 2e-3, steps // 10, steps)
             index = has_it[order(step)]
             images = alone.batch(index).values[name]
-            logits, _ = model(_warped(images, source) if effort.warped else _shifted(images))
+            logits, _ = model(_warped(images, source) if effort.warped else shifted(images, SHIFT))
             loss = F.cross_entropy(logits, labels[index], label_smoothing=0.02)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     return model.eval()
-
-
-def _shifted(images: Tensor, reach: int = 2) -> Tensor:
-    """All images of a batch moved by one random shift: little data, so that position should not matter."""
-    if images.dim() < 4:
-        return images
-    down, right = torch.randint(-reach, reach + 1, (2,)).tolist()
-    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
-    height, width = images.shape[-2:]
-    return padded[..., reach + down : reach + down + height, reach + right : reach + right + width]
 
 
 def _warped(images: Tensor, source: Source, turn: float = 0.12, scale: float = 0.08, shift: float = 0.14) -> Tensor:

@@ -44,7 +44,8 @@ class Agreement(nn.Module):
 
 
 def enough_guidance(below_quartile: Callable[[float], float], allowed: float) -> float:
-    """The least guidance, from 1 to 4, with which so many samples are under the lower quartile of real images.
+    """The least guidance, from 1 to 4, with which at most `allowed` of the samples are under the lower quartile of real
+    images.
 
     With less, too many samples say their codes badly; with more, all say them better than real images do: prototypes.
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
@@ -31,7 +30,8 @@ class Standardiser(nn.Module):
         """Standardised values.
 
         Args:
-            of_batch: by the statistics of these rows, which are remembered as a running mean; of one row, by those.
+            of_batch: by the statistics of these rows, which are remembered as a running mean; one row alone by the
+                remembered ones.
         """
         if not of_batch or len(values) < 2:
             return (values - self.mean) / self.deviation
@@ -140,16 +140,6 @@ class Autoencoders(nn.Module):
         if not self.even_contrast or not source.is_image or source.categories:
             return target.new_ones(len(target))
         return 0.2 / (target.flatten(1).std(dim=1) + 0.05)
-
-
-def shifted(images: Tensor, reach: int, generator: Generator | None = None) -> Tensor:
-    """All images moved by one random shift of up to `reach` pixels, borders repeated."""
-    if reach == 0 or images.dim() < 4:
-        return images
-    down, right = torch.randint(0, 2 * reach + 1, (2,), generator=generator, device=images.device).tolist()
-    height, width = images.shape[-2:]
-    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
-    return padded[..., down : down + height, right : right + width]
 
 
 def rows_by_source(names: Iterable[str], chosen: Bool[Tensor, "sources rows"]) -> dict[str, Int[Tensor, " _"]]:

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from msvae.flow.autoencoders import in_their_rows, present_values, shifted
+from msvae.data.augment import shifted
+from msvae.flow.autoencoders import in_their_rows, present_values
 from msvae.flow.coded import Evidence
 from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
-from msvae.subsets import rows_of_each
+from msvae.subsets import random_half, rows_of_each
 
 TEMPERATURE = 0.1
 LOGIT_LIMIT = 2.0  # the surest source counts at most e^4 times as much as the least sure one
@@ -171,21 +172,3 @@ def contrast(
     similarity = first.flatten(1) @ second.flatten(1).T / (first.shape[1] * first.shape[2] * temperature)
     target = torch.arange(len(first), device=first.device)
     return 0.5 * (F.cross_entropy(similarity, target) + F.cross_entropy(similarity.T, target))
-
-
-def random_half(
-    present: Bool[Tensor, "sources rows"], generator: Generator | None = None
-) -> Bool[Tensor, "sources rows"]:
-    """A random proper subset of each row's sources, of uniform size 1..|A|-1; its complement is not empty either."""
-    count = present.sum(dim=0)
-    uniform = torch.rand(present.shape[1], generator=generator, device=present.device)
-    size = 1 + (uniform * (count - 1).clamp_min(1)).long()
-    order = torch.rand(present.shape, generator=generator, device=present.device).masked_fill(~present, 2.0)
-    return (order.argsort(dim=0).argsort(dim=0) < size[None]) & present
-
-
-def one_of(chosen: Bool[Tensor, "sources rows"], generator: Generator | None = None) -> Bool[Tensor, "sources rows"]:
-    """A random one of each row's chosen sources; none in rows without."""
-    lottery = torch.rand(chosen.shape, generator=generator, device=chosen.device)
-    first = lottery.masked_fill(~chosen, -1.0).argmax(dim=0)
-    return chosen & (torch.arange(len(chosen), device=chosen.device)[:, None] == first)

@@ -4,16 +4,17 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from msvae.flow.coded import Evidence
 from msvae.flow.guidance import composed_velocity, guided_velocity
 from msvae.flow.path import path_points
 from msvae.flow.sampler import Velocity, sample
+from msvae.networks.precision import without_gradient
 from msvae.networks.transformer import TimeEmbedding, Transformer, hidden_where
+from msvae.subsets import subset_of_any_size
 
-EMPTIED = 0.25
 SELF_DRAWN_STEPS = 4
 LOGIT_SCALE = 5.0
 
@@ -111,7 +112,7 @@ class Converter(nn.Module):
         if self_drawn and bool(partial.any()):
             rows = partial.nonzero().squeeze(1)
             start = torch.randn(code[rows].shape, generator=generator, device=code.device)
-            with torch.no_grad():
+            with without_gradient():
                 drawn = sample(self.velocity(evidence.rows(rows)), start, SELF_DRAWN_STEPS)
             code = code.index_copy(0, rows, drawn.to(code.dtype))
         subset = subset_of_any_size(present, generator)
@@ -137,17 +138,6 @@ class Converter(nn.Module):
             return composed_velocity(velocities[:-1], velocities[-1], weights)
 
         return composition
-
-
-def subset_of_any_size(
-    present: Bool[Tensor, "sources rows"], generator: Generator | None = None
-) -> Bool[Tensor, "sources rows"]:
-    """A random subset of each row's sources, its size uniform on 0..|A|; a quarter of the rows are emptied besides."""
-    count = present.sum(dim=0)
-    draws = torch.rand(2, present.shape[1], generator=generator, device=present.device)
-    size = torch.minimum((draws[0] * (count + 1)).long(), count).masked_fill(draws[1] < EMPTIED, 0)
-    order = torch.rand(present.shape, generator=generator, device=present.device).masked_fill(~present, 2.0)
-    return (order.argsort(dim=0).argsort(dim=0) < size[None]) & present
 
 
 def log_of(weights: Float[Tensor, " sources"], rows: int) -> Float[Tensor, "sources rows"]:

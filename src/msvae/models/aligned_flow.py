@@ -14,12 +14,13 @@ from torch import Generator, Tensor, nn
 from msvae.config import FlowConfig
 from msvae.flow.alignment import Alignment
 from msvae.flow.autoencoders import rows_by_source
-from msvae.flow.content import one_of, random_half
 from msvae.flow.converter import log_of
 from msvae.models.base import Loss, Mode, Weights
 from msvae.models.shared_flow import SharedFlow
 from msvae.models.stages import RowSource, Stage, rows_at_once
+from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
+from msvae.subsets import one_of, random_half
 
 EXPECTED = 0.5  # share of training rows with the code expected from S, which `mode="mean"` has, not that of all others
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
@@ -81,7 +82,7 @@ class AlignedFlow(SharedFlow):
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
             return torch.zeros((), device=self.device)
-        with torch.no_grad():
+        with without_gradient():
             evidence = self.content.evidence(batch)
             pooled, whole = (self._whole(evidence.restricted(part)) for part in (given, ~target))
         expected = torch.rand(len(batch), generator=generator, device=self.device) < EXPECTED
@@ -95,7 +96,7 @@ class AlignedFlow(SharedFlow):
         mode: Mode = "mean",
         generator: Generator | None = None,
     ) -> SourceBatch:
-        return self._on_what_is_seen(code, self.nothing(len(code)), to, None, mode, generator)
+        return self._on_what_is_seen(code.to(self.device), self.nothing(len(code)), to, None, mode, generator)
 
     @torch.no_grad()
     def answer(

@@ -31,7 +31,7 @@ class Sampling:
         guidance: how much of what the code adds to the renderer's flow; 1 is the flow as trained, None what was
             measured at the end of training.
         begins: time of the path from noise (0) to data (1) at which that guidance begins.
-        evidence: how much of what the given sources add to the converter's flow; likewise.
+        evidence: how much of what the given sources add to the converter's flow; 1 is the flow as trained.
         code_steps, image_steps: steps of converter and renderer.
         early: how much shorter the renderer's first steps are than its last.
         solver: how steps are taken (`msvae.flow.sampler.sample`).
@@ -121,7 +121,7 @@ class DrawingFlow(StagedFlow):
         mode: Mode = "mean",
         generator: Generator | None = None,
     ) -> SourceBatch:
-        images = {}
+        images, code = {}, code.to(self.device)
         for name in self.wanted(to):
             latents, _ = self._answered(name, code, mode, generator)
             images[name] = self._image(name, latents)

@@ -253,7 +253,7 @@ class JointVAE(MultiSourceModel):
         mode: Mode = "mean",
         generator: Generator | None = None,
     ) -> SourceBatch:
-        images = {}
+        images, code = {}, code.to(self.device)
         shared = code[:, : self.shared_length]
         private = code[:, self.shared_length :].unflatten(1, (len(self.sources), self.config.private))
         for name in self.wanted(to):

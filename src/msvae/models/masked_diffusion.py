@@ -11,7 +11,6 @@ from torch import Generator, Tensor, nn
 
 from msvae.config import ModelConfig
 from msvae.errors import ConfigError
-from msvae.flow.converter import subset_of_any_size
 from msvae.flow.path import path_points
 from msvae.flow.sampler import sample
 from msvae.fusion.separate import Separate
@@ -19,10 +18,12 @@ from msvae.models.base import Mode, Weights
 from msvae.models.joint import JointVAE
 from msvae.models.stages import RowSource, Stage, in_chunks
 from msvae.networks.pairs import Pair
+from msvae.networks.precision import without_gradient
 from msvae.networks.transformer import TimeEmbedding, Transformer, hidden_where
 from msvae.objectives import Loss
 from msvae.posterior import Experts
 from msvae.source import Source, SourceBatch, check_batch
+from msvae.subsets import subset_of_any_size
 
 WIDTH, DEPTH, HEADS = 192, 3, 4
 STEPS = 20
@@ -122,7 +123,7 @@ class MaskedDiffusion(JointVAE):
             return super().loss(batch, generator)
         batch = batch.to(self.device)
         check_batch(batch, self.sources)
-        with torch.no_grad():
+        with without_gradient():
             experts = self.evidence(batch).shared
         field = self._field_loss(experts, generator)
         terms = {"diffusion": field.detach()}

@@ -45,6 +45,11 @@ class SharedFlow(DrawingFlow):
         private = ("appearance",) if self.config.renderer == "flow" else ()
         return ("own", "product", "barycenter", *composed, *private)
 
+    @property
+    def has_density(self) -> bool:
+        """Whether log p(x) has a bound: that of both flows, without the alignment, whose images have no density."""
+        return self.config.converter == self.config.renderer == "flow" and not self.config.aligned
+
     def encode(self, batch: SourceBatch, weights: Weights | None = None, rule: str = "own") -> Posterior:
         """A Gaussian around the code of the present sources; questions draw from the converter's flow in its place.
 

@@ -1,6 +1,6 @@
 """How the shared-latent flow is trained: four stages, each on what the stages before it have made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,11 +11,13 @@ from msvae.config import FlowConfig
 from msvae.flow.agreement import agreement
 from msvae.flow.autoencoders import present_values, rows_by_source
 from msvae.flow.coded import CodedBatch, Evidence, joined
-from msvae.flow.content import one_of, pooled
+from msvae.flow.content import pooled
 from msvae.models.base import Loss
 from msvae.models.flow_parts import FlowParts
 from msvae.models.stages import RowSource, Stage, in_chunks, rows_at_once
+from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
+from msvae.subsets import one_of
 
 GRAIN_VALUES = 5_000_000  # of each source's training images: 2,000 rows of 28 x 28 pixels
 TRAINING_CODE_STEPS = 4
@@ -87,41 +89,47 @@ class StagedFlow(FlowParts):
         """The flows train on codes computed once; the stages before on images."""
         if name in ("sources", "code"):
             return rows
-        return joined(
-            [self._coded(rows.batch(index).to(self.device)) for index in in_chunks(rows, rows_at_once(self.sources))]
-        )
+        return self._coded_rows(rows)
 
     @torch.no_grad()
     def end_stage(self, name: str, rows: RowSource) -> None:
-        """Exact statistics of the latents, or of the code, over the training rows."""
         self.eval()
         if name == "sources":
-            found: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
-            for index in in_chunks(rows, rows_at_once(self.sources)):
-                batch = rows.batch(index).to(self.device)
-                encoded = self.autoencoders.networks.encode(present_values(batch, self.trained_sources))
-                for source, maps in encoded.items():
-                    found[source].append(maps)
-            for source, parts in found.items():
-                values = torch.cat(parts).flatten(1) if parts else torch.empty(0, 1)
-                if len(values) > 1:
-                    self.autoencoders.calibrate(source, values)
-            if self.config.grain:
-                self._measure_grain(rows)
-            if not self.config.trained:
-                self.content.begin_with(self.autoencoders.networks)
+            self._end_sources(rows)
         elif name == "code":
-            everything = joined(
-                [
-                    self._coded(rows.batch(index).to(self.device))
-                    for index in in_chunks(rows, rows_at_once(self.sources))
-                ]
-            )
-            if not self.config.trained:
-                self.standard.calibrate(pooled(everything.evidence).flatten(1))
-            self._measure_spread(everything.evidence)
-            self._measure_agreement(everything.evidence)
+            self._end_code(rows)
         self.train()
+
+    def _end_sources(self, rows: RowSource) -> None:
+        """Exact statistics of the latents over the training rows, the grain, and what the next stage begins with."""
+        found: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
+        for batch in self._batches(rows):
+            encoded = self.autoencoders.networks.encode(present_values(batch, self.trained_sources))
+            for source, maps in encoded.items():
+                found[source].append(maps)
+        for source, parts in found.items():
+            values = torch.cat(parts).flatten(1) if parts else torch.empty(0, 1)
+            if len(values) > 1:
+                self.autoencoders.calibrate(source, values)
+        if self.config.grain:
+            self._measure_grain(rows)
+        if not self.config.trained:
+            self.content.begin_with(self.autoencoders.networks)
+
+    def _end_code(self, rows: RowSource) -> None:
+        """Exact statistics of the code over the training rows: its spread, and how well images say it."""
+        evidence = self._coded_rows(rows).evidence
+        if not self.config.trained:
+            self.standard.calibrate(pooled(evidence).flatten(1))
+        self._measure_spread(evidence)
+        self._measure_agreement(evidence)
+
+    def _batches(self, rows: RowSource) -> Iterator[SourceBatch]:
+        """All rows, as many at a time as are encoded together."""
+        return (rows.batch(index).to(self.device) for index in in_chunks(rows, rows_at_once(self.sources)))
+
+    def _coded_rows(self, rows: RowSource) -> CodedBatch:
+        return joined([self._coded(batch) for batch in self._batches(rows)])
 
     def _measure_grain(self, rows: RowSource) -> None:
         """The noise in what reconstructions leave of images from all over the training set."""
@@ -210,7 +218,7 @@ class StagedFlow(FlowParts):
         index = drawn.nonzero().squeeze(1)
         if len(index):
             start = torch.randn(code[index].shape, generator=generator, device=self.device)
-            with torch.no_grad():
+            with without_gradient():
                 sampled = flow.sample(self.converter.velocity(others.rows(index)), start, TRAINING_CODE_STEPS)
             code = code.index_copy(0, index, sampled)
         mine = rows_by_source(self.source_names, target)

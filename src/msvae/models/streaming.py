@@ -16,6 +16,7 @@ from msvae.objectives.base import Loss
 from msvae.posterior import Evidence, Experts
 from msvae.source import SourceBatch
 
+FP16_SCALE = 1024.0
 LossOfRows = Callable[[Evidence, SourceBatch], Loss]
 
 
@@ -59,15 +60,17 @@ class _Streamed(torch.autograd.Function):
         gradients: list[Tensor | None] = [torch.zeros_like(tensor) for tensor in rows_of]
         gradients += [None] * len(parameters)
         total = torch.zeros((), device=inputs[0].device)
+        scale = _scale(total.device.type)
         for rows in parts:
             with torch.enable_grad():
                 leaves = [tensor[:, rows].detach().requires_grad_() for tensor in rows_of]
                 value = part(leaves, rows)
-                found = torch.autograd.grad(value, [*leaves, *parameters], allow_unused=True)
+                found = torch.autograd.grad(scale * value, [*leaves, *parameters], allow_unused=True)
             total += value.detach()
             for index, gradient in enumerate(found):
                 if gradient is None:
                     continue
+                gradient = gradient if scale == 1.0 else gradient / scale
                 kept = gradients[index]
                 if index < by_row:
                     assert kept is not None
@@ -81,6 +84,12 @@ class _Streamed(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> Any:
         scaled = (None if gradient is None else gradient * upstream[0] for gradient in ctx.gradients)
         return None, None, None, *scaled
+
+
+def _scale(device: str) -> float:
+    """In fp16 small gradients would vanish: those in here are not yet scaled by what scales the loss outside."""
+    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return FP16_SCALE if half else 1.0
 
 
 def _tensors(evidence: Evidence) -> list[Tensor]:

@@ -1,5 +1,8 @@
 """Which numbers a device computes with natively, for networks outside of training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 
@@ -18,3 +21,15 @@ def autocast_for(device: torch.device, precision: str) -> torch.autocast:
     """
     wanted = precision == "bf16" or (precision == "auto" and native_bf16(device))
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+@contextmanager
+def without_gradient() -> Iterator[None]:
+    """`torch.no_grad` for networks that are asked again, with gradients, in the same autocast region.
+
+    Autocast keeps what it has cast of weights; older versions of PyTorch also use casts that were made without a
+    gradient where one is wanted, and the weights learn nothing.
+    """
+    with torch.no_grad():
+        yield
+    torch.clear_autocast_cache()

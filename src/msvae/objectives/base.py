@@ -34,12 +34,16 @@ class Objective(nn.Module):
 
     options: ClassVar[frozenset[str]] = frozenset()  # the model settings that act on it, beside the common ones
     needs_complete_rows: ClassVar[bool] = False
-    crosses_private: ClassVar[bool] = False  # whether sources are drawn with private codes that are not their own
 
     def __init__(self, config: ModelConfig, source_count: int) -> None:
         super().__init__()
         self.beta = config.beta
         self.source_count = source_count
+
+    @property
+    def crosses_private(self) -> bool:
+        """Whether sources are drawn with private codes that are not their own."""
+        return False
 
     def copies(self) -> int:
         """Codes of a row that one source is decoded from in a step: what memory has to hold."""

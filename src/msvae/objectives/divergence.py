@@ -46,7 +46,7 @@ class JensenShannon(Objective):
 
 class MutualAlignment(Objective):
     """loss = -sum_m lam_m E_{q_m}[log p(x_m | z_m)]
-              + beta/n sum_m ( a n KL(q_m || p) + (1 - a) sum_n KL(q_m || q_n) ),  n = |A|
+              + beta/n sum_m ( a n KL(q_m || p) + (1 - a) sum_j KL(q_m || q_j) ),  n = |A|
 
     Every source keeps a code of its own; the codes are only drawn towards each other. a falls from 1 to 0 over the
     share `anneal` of the training. MMVM (Sutter et al. 2024, arXiv 2403.05300).

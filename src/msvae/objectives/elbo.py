@@ -30,7 +30,10 @@ class Elbo(Objective):
     def __init__(self, config: ModelConfig, source_count: int) -> None:
         super().__init__(config, source_count)
         self.random_subsets = config.subsets == "random"
-        self.crosses_private = self.random_subsets  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def crosses_private(self) -> bool:
+        return self.random_subsets
 
     def forward(
         self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None

@@ -39,7 +39,6 @@ class ImportanceWeighted(Objective):
     """
 
     options = frozenset({"samples", "gradient", "decodes"})
-    crosses_private = True
 
     def __init__(self, config: ModelConfig, source_count: int) -> None:
         super().__init__(config, source_count)
@@ -47,6 +46,10 @@ class ImportanceWeighted(Objective):
         self.doubly_reparameterised = config.gradient == "dreg"
         self.draws_strata = config.decodes == "drawn"
         self.stratified = config.fusion == "moe"
+
+    @property
+    def crosses_private(self) -> bool:
+        return True
 
     def copies(self) -> int:
         return self.samples * (self.source_count if self.stratified and not self.draws_strata else 1)

@@ -29,12 +29,15 @@ class WeightedSubsets(Objective):
     """
 
     options = frozenset({"decodes"})
-    crosses_private = True
 
     def __init__(self, config: ModelConfig, source_count: int) -> None:
         super().__init__(config, source_count)
         self.draws_one = config.decodes == "drawn"
         self.logits = nn.Parameter(torch.zeros(2**source_count - 1))
+
+    @property
+    def crosses_private(self) -> bool:
+        return True
 
     def copies(self) -> int:
         return 1 if self.draws_one else len(self.logits)

@@ -235,8 +235,7 @@ def _settings(run: Run) -> str:
     shown = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    state = run.folder.state()
-    train = f"msvae train --config settings.yaml --steps {state.step} -o again"
+    train = f"msvae train --config settings.yaml {_length(run)} -o again"
     command = f"{train} && msvae evaluate again && msvae report again"
     return page.section(
         "Settings",
@@ -244,3 +243,12 @@ def _settings(run: Run) -> str:
         f"<pre>{page.escape(shown)}</pre>",
         f"<footer>{page.escape(versions)}. {page.escape(machine)}, {torch.get_num_threads()} threads.</footer>",
     )
+
+
+def _length(run: Run) -> str:
+    """Options for as many steps: a time budget gives every stage a number of its own, which a total does not tell."""
+    state = run.folder.state()
+    lengths = state.extra.get("stages", {}).get("lengths", {})
+    stages = ", ".join(f"{name}: {steps}" for name, steps in lengths.items())
+    own = f" --set training.stage_steps='{{{stages}}}'" if len(lengths) > 1 else ""
+    return f"--steps {state.step}{own}"

@@ -48,9 +48,7 @@ def with_content(config: RunConfig, kind: Literal["auto", "class", "scene"]) -> 
     Raises:
         ConfigError: if something was chosen that does not go with it.
     """
-    model = config.model
-    chosen = {name: getattr(model, name) for name in model.model_fields_set}
-    return config.model_copy(update={"model": parse(FlowConfig, {**chosen, "content": kind})})
+    return config.model_copy(update={"model": parse(FlowConfig, {**config.model.chosen, "content": kind})})
 
 
 def scene_fit(rows: Rows) -> float | None:

@@ -1,6 +1,7 @@
 """Where models are trained and answer, and in which precision, by Hugging Face Accelerate."""
 
 import os
+from contextlib import AbstractContextManager
 
 import torch
 from accelerate import Accelerator
@@ -44,12 +45,19 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
         ConfigError: for a device that is not there, fp16 on a CPU, or more than one process.
     """
     device = training_device(config)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # Accelerate takes the current one
     AcceleratorState._reset_state(True)  # global to the process; another run in it may want something else
     precision = native_precision(config)
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
     if accelerator.num_processes > 1:
         raise ConfigError("Training in several processes is not supported yet; start one.")
     return accelerator
+
+
+def kept_random_state() -> AbstractContextManager[None]:
+    """Within it the global random numbers of all devices may be seeded; those of before come back."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 
 def training_device(config: TrainingConfig) -> torch.device:

@@ -31,10 +31,9 @@ def refuse_non_finite_gradients(
             raise NonFiniteError(non_finite_text("every gradient, at any loss scale,", step, run))
         return  # the scaler skips single such steps by itself
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in named])
-    norm = torch.linalg.vector_norm(norms)
+    norm = torch.nn.utils.get_total_norm([gradient for _, gradient in named])
     if not bool(torch.isfinite(norm)):
-        name = next(name for (name, _), value in zip(named, norms, strict=True) if not bool(torch.isfinite(value)))
+        name = next(name for name, gradient in named if not bool(torch.isfinite(gradient).all()))
         raise NonFiniteError(non_finite_text(f"the gradient of {name}", step, run))
     if config.gradient_clip is not None and float(norm) > config.gradient_clip:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.gradient_clip, norm)

@@ -20,7 +20,7 @@ from msvae.models.base import Loss, MultiSourceModel
 from msvae.models.stages import RowSource, Stage
 from msvae.training.augmented_rows import AugmentedRows
 from msvae.training.checkpoint import RunFolder
-from msvae.training.devices import accelerator_for
+from msvae.training.devices import accelerator_for, kept_random_state
 from msvae.training.gates import GATES
 from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite_loss
 from msvae.training.log import MetricsLog
@@ -54,7 +54,8 @@ def fit(
     Args:
         validation: rows to watch the loss on, never trained on; None for no watching.
         model: with fresh weights; on `resume` they are replaced by those of the newest checkpoint.
-        resume: go on where the newest checkpoint stands; the result is bit for bit that of a run never stopped.
+        resume: go on where the newest checkpoint stands; on a CPU the result is bit for bit that of a run never stopped
+            (a GPU sums in no fixed order).
 
     Returns:
         The model with its averaged weights, on the training device, in evaluation mode.
@@ -68,6 +69,7 @@ def fit(
     averaged = AveragedModel(model, multi_avg_fn=average_with(config.ema_decay))  # copied before the model is wrapped
     optimizer = optimizer_of(model, config.optimizer, config.learning_rate, (0.9, 0.99), config.weight_decay)
     averaged.to(accelerator.device)
+    averaged.n_averaged = averaged.n_averaged.cpu()  # read in every step, which a GPU would be waited for
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainingState(model, averaged, optimizer, accelerator, run)
     plan = StagePlan(model.stages, config, len(train))
@@ -82,7 +84,7 @@ def fit(
     changes = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
 
-    with shown(display, title, plan.total), _stop_signals() as stop, torch.random.fork_rng():
+    with shown(display, title, plan.total), _stop_signals() as stop, kept_random_state():
         for stage in plan.left():
             for part in (model, model_of(averaged)):
                 part.enter_stage(stage.name)

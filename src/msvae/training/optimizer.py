@@ -67,7 +67,6 @@ class Muon(torch.optim.AdamW):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(weight)
                 state["step"] = torch.zeros(())  # AdamW's loading asks it of every weight
-            state["step"] += 1
             alike.setdefault((len(weight), weight[0].numel()), []).append(weight)
         for (high, wide), weights in alike.items():
             gradients = [weight.grad for weight in weights if weight.grad is not None]

@@ -18,5 +18,4 @@ def with_known_renderer(config: RunConfig, display: Display) -> RunConfig:
     if {"patch", "renderer_width"} & model.model_fields_set or budget is None or budget < LEAST_BUDGET:
         return config
     display.note(f"Budgets of {LEAST_BUDGET / 60:g} minutes or more draw with tokens: model.patch=1.")
-    chosen = {name: getattr(model, name) for name in model.model_fields_set}
-    return config.model_copy(update={"model": parse(FlowConfig, {**chosen, "patch": 1})})
+    return config.model_copy(update={"model": parse(FlowConfig, {**model.chosen, "patch": 1})})

@@ -14,7 +14,7 @@ from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content, with_known_content
-from msvae.training.devices import device_named, native_precision, training_device
+from msvae.training.devices import device_named, kept_random_state, native_precision, training_device
 from msvae.training.loop import fit
 from msvae.training.progress import Display, Quiet, teller
 from msvae.training.renderer_kind import with_known_renderer
@@ -89,7 +89,12 @@ def train_run(
     folder.create(
         config,
         rows.sources,
-        {"data": dict(rows.card), "own_data": data is not None, "own_networks": sorted(networks or {})},
+        {
+            "data": dict(rows.card),
+            "own_data": data is not None,
+            "own_networks": sorted(networks or {}),
+            "device": training_device(training).type,
+        },
     )
     return _trained(folder, config, rows, model, resume=False, display=display, title=title)
 
@@ -102,7 +107,7 @@ def resume_run(
     display: Display | None = None,
     title: str = "training",
 ) -> Run:
-    """Go on with an interrupted run, bit for bit as if it had never stopped. A finished run is opened as it is.
+    """Go on with an interrupted run, on a CPU bit for bit as if it had never stopped. A finished run is opened as is.
 
     Raises:
         CheckpointError: if there is no run, or it is damaged.
@@ -116,6 +121,11 @@ def resume_run(
     if data is None and folder.description().get("own_data"):
         raise DataError(
             f"The run {folder.path} was trained on a data set of the caller's own; pass it again to resume."
+        )
+    before, now = folder.description().get("device"), training_device(config.training).type
+    if before is not None and before != now:
+        (display or Quiet()).note(
+            f"The run {folder.path} began on {before} and goes on on {now}, which draws other random numbers."
         )
     rows = _rows(data, config, display)
     if _has_changed(rows, folder):
@@ -170,7 +180,7 @@ def _rows(own: DataSet | None, config: RunConfig, display: Display | None = None
 
 
 def _fresh_model(data: DataSet, config: RunConfig, networks: Mapping[str, Pair] | None) -> MultiSourceModel:
-    with torch.random.fork_rng():
+    with kept_random_state():
         torch.manual_seed(derived_seed(config.training.seed, "weights", 0))
         return build_model(data.sources, config.model, networks)
 
@@ -220,7 +230,7 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> RunConfig:
     if lost or not new:
         what = f"lacks {', '.join(lost)} as it was trained" if lost else "has no further source"
         raise ConfigError(f"Setting 'model.extends': the data set {data.name!r} {what}; sources: {', '.join(names)}.")
-    chosen = {key: getattr(config.model, key) for key in config.model.model_fields_set}
+    chosen = config.model.chosen
     kept = {"extends": config.model.extends, "shares": config.model.shares}
     kept |= {key: value for key, value in chosen.items() if key in SAMPLING_SETTINGS}
     if chosen.get("content") == "auto":
