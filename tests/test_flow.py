@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msvae import flow
-from msvae.flow.coded import Evidence
+from msvae.flow.coded import CodeEvidence
 from msvae.flow.content import LOGIT_LIMIT, Content, contrast, pooled
 from msvae.flow.converter import Converter, log_of
 from msvae.flow.density import log_density, normal_log_density
@@ -209,13 +209,13 @@ def test_positions_tell_all_cells_apart() -> None:
     assert float(torch.cdist(positions, positions).fill_diagonal_(9).min()) > 0.1
 
 
-def evidence(rows: int = 7, sources: int = 3, slots: int = 2, size: int = 4) -> Evidence:
+def evidence(rows: int = 7, sources: int = 3, slots: int = 2, size: int = 4) -> CodeEvidence:
     generator = torch.Generator().manual_seed(0)
     tokens = F.normalize(torch.randn(sources, rows, slots, size, generator=generator), dim=-1) * math.sqrt(size)
     present = torch.rand(sources, rows, generator=generator) < 0.6
     present[0, 0], present[:, 1] = True, False
     logits = torch.randn(sources, rows, slots, generator=generator)
-    return Evidence(tokens * present[..., None, None], logits * present[..., None], present)
+    return CodeEvidence(tokens * present[..., None, None], logits * present[..., None], present)
 
 
 def test_pooling_against_a_loop() -> None:
@@ -308,10 +308,10 @@ def test_the_converter_learns_a_conditional_distribution() -> None:
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
 
-    def rows(count: int) -> tuple[Evidence, Tensor]:
+    def rows(count: int) -> tuple[CodeEvidence, Tensor]:
         sign = torch.sign(torch.randn(count, 1, 2, generator=generator))
         present = torch.ones(2, count, dtype=torch.bool)
-        given = Evidence(torch.stack([sign, torch.zeros_like(sign)]), torch.zeros(2, count, 1), present)
+        given = CodeEvidence(torch.stack([sign, torch.zeros_like(sign)]), torch.zeros(2, count, 1), present)
         return given, sign + 0.2 * torch.randn(count, 1, 2, generator=generator)
 
     for step in range(200):

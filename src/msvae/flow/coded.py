@@ -10,7 +10,7 @@ from msvae.source import SourceBatch
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CodeEvidence:
     """What each source alone says of the shared code.
 
     Args:
@@ -23,15 +23,15 @@ class Evidence:
     logits: Float[Tensor, "sources rows slots"]
     present: Bool[Tensor, "sources rows"]
 
-    def restricted(self, subset: Bool[Tensor, "sources rows"]) -> "Evidence":
+    def restricted(self, subset: Bool[Tensor, "sources rows"]) -> "CodeEvidence":
         """The same evidence with only the sources in `subset` still present."""
-        return Evidence(self.tokens, self.logits, self.present & subset)
+        return CodeEvidence(self.tokens, self.logits, self.present & subset)
 
-    def rows(self, index: Tensor | slice | None) -> "Evidence":
+    def rows(self, index: Tensor | slice | None) -> "CodeEvidence":
         """Some of the rows; None for all (`msvae.subsets.rows_of_each`)."""
         if index is None:
             return self
-        return Evidence(self.tokens[:, index], self.logits[:, index], self.present[:, index])
+        return CodeEvidence(self.tokens[:, index], self.logits[:, index], self.present[:, index])
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class CodedBatch(SourceBatch):
 
     Args:
         latents: `{source: (rows, latents)}`, standardised; zero where the source is absent.
-        evidence: see `Evidence`.
+        evidence: see `CodeEvidence`.
     """
 
     latents: dict[str, Tensor]
-    evidence: Evidence
+    evidence: CodeEvidence
 
     def to(self, device: torch.device | str) -> "CodedBatch":
-        moved = Evidence(*(part.to(device) for part in vars(self.evidence).values()))
+        moved = CodeEvidence(*(part.to(device) for part in vars(self.evidence).values()))
         return CodedBatch(
             {},
             {name: tensor.to(device) for name, tensor in self.present.items()},
@@ -74,7 +74,7 @@ def joined(parts: list[CodedBatch]) -> CodedBatch:
         {},
         {name: torch.cat([part.present[name] for part in parts]) for name in parts[0].present},
         {name: torch.cat([part.latents[name] for part in parts]) for name in parts[0].latents},
-        Evidence(
+        CodeEvidence(
             torch.cat([part.tokens for part in evidence], dim=1),
             torch.cat([part.logits for part in evidence], dim=1),
             torch.cat([part.present for part in evidence], dim=1),

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from msvae.data.augment import shifted
 from msvae.flow.autoencoders import in_their_rows, present_values
-from msvae.flow.coded import Evidence
+from msvae.flow.coded import CodeEvidence
 from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
 from msvae.subsets import random_half, rows_of_each
@@ -65,7 +65,7 @@ class Content(nn.Module):
     def slots(self) -> int:
         return self.grid * self.grid
 
-    def evidence(self, batch: SourceBatch, moved: bool = False, generator: Generator | None = None) -> Evidence:
+    def evidence(self, batch: SourceBatch, moved: bool = False, generator: Generator | None = None) -> CodeEvidence:
         """What each present image says; absent ones are not read.
 
         Args:
@@ -78,7 +78,7 @@ class Content(nn.Module):
         blank = torch.zeros(len(batch), self.slots, self.size + 1, device=batch.device)
         read = {name: self._read(name, found) for name, found in maps.items()}
         numbers = torch.stack(list(in_their_rows(read, batch, dict.fromkeys(self.names, blank)).values()))
-        return Evidence(numbers[..., : self.size], numbers[..., self.size], batch.presence(self.names))
+        return CodeEvidence(numbers[..., : self.size], numbers[..., self.size], batch.presence(self.names))
 
     @torch.no_grad()
     def begin_with(self, networks: MapNetworks) -> None:
@@ -100,7 +100,7 @@ class Content(nn.Module):
         return torch.cat([tokens, LOGIT_LIMIT * torch.tanh(evidence.float() / LOGIT_LIMIT)], dim=-1)
 
     def loss(
-        self, evidence: Evidence, latents: dict[str, Tensor], generator: Generator | None
+        self, evidence: CodeEvidence, latents: dict[str, Tensor], generator: Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-source contrast and target-detached prediction (methods: IDMVAE, MUNITE)."""
         present = evidence.present
@@ -147,7 +147,7 @@ def on_sphere(tokens: Float[Tensor, "*rows size"]) -> Float[Tensor, "*rows size"
 
 
 def pooled(
-    evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None
+    evidence: CodeEvidence, log_weights: Float[Tensor, "sources rows"] | None = None
 ) -> Float[Tensor, "rows slots size"]:
     """sum_m softmax_m(logit_m + log a_m) token_m over the present sources, back on the sphere; zeros without any.
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from msvae.flow.coded import Evidence
+from msvae.flow.coded import CodeEvidence
 from msvae.flow.guidance import composed_velocity, guided_velocity
 from msvae.flow.path import path_points
 from msvae.flow.sampler import Velocity, sample
@@ -43,7 +43,7 @@ class Converter(nn.Module):
         self.transformer = Transformer(width, depth, heads)
         self.head = nn.Linear(width, size)
 
-    def velocity(self, evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None) -> Velocity:
+    def velocity(self, evidence: CodeEvidence, log_weights: Float[Tensor, "sources rows"] | None = None) -> Velocity:
         """The velocity field given the evidence: a function of (state, time).
 
         Args:
@@ -51,7 +51,7 @@ class Converter(nn.Module):
         """
         present = evidence.present if log_weights is None else evidence.present & ~torch.isneginf(log_weights)
         used = present.any(dim=1)  # sources that no row has, or has at weight 0, cost nothing
-        evidence = Evidence(evidence.tokens[used], evidence.logits[used], present[used])
+        evidence = CodeEvidence(evidence.tokens[used], evidence.logits[used], present[used])
         hidden = hidden_where(~evidence.present.T)
         if log_weights is not None:
             hidden = hidden + log_weights[used].T
@@ -73,7 +73,7 @@ class Converter(nn.Module):
         return field
 
     def guided(
-        self, evidence: Evidence, guidance: float, log_weights: Float[Tensor, "sources rows"] | None = None
+        self, evidence: CodeEvidence, guidance: float, log_weights: Float[Tensor, "sources rows"] | None = None
     ) -> Velocity:
         """The field with what the evidence adds multiplied by `guidance`; 1 costs one evaluation, anything else two."""
         given = self.velocity(evidence, log_weights)
@@ -87,7 +87,7 @@ class Converter(nn.Module):
         return both
 
     def mean(
-        self, evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None
+        self, evidence: CodeEvidence, log_weights: Float[Tensor, "sources rows"] | None = None
     ) -> Float[Tensor, "rows slots size"]:
         """E[w | x_S] in one evaluation, at t = 0, where the state says nothing of the code."""
         state = evidence.tokens.new_zeros(evidence.present.shape[1], self.slots, self.size)
@@ -95,7 +95,7 @@ class Converter(nn.Module):
 
     def loss(
         self,
-        evidence: Evidence,
+        evidence: CodeEvidence,
         code: Float[Tensor, "rows slots size"],
         generator: Generator | None,
         self_drawn: bool = False,
@@ -120,13 +120,13 @@ class Converter(nn.Module):
         guess = self.velocity(evidence.restricted(subset))(points.state, points.time)
         return (guess - points.velocity).square().mean()
 
-    def composed(self, evidence: Evidence, weights: Float[Tensor, "sources rows"]) -> Velocity:
+    def composed(self, evidence: CodeEvidence, weights: Float[Tensor, "sources rows"]) -> Velocity:
         """v_0 + sum_m a_m (v_m - v_0): the flows given each source alone, by weights; one pass over all of them."""
         count, rows = evidence.present.shape
         alone = torch.eye(count, dtype=torch.bool, device=weights.device)
         alone = torch.cat([alone, alone.new_zeros(1, count)])  # the last one is given nothing
         subset = alone.T.repeat_interleave(rows, dim=1)  # (sources, conditions x rows)
-        many = Evidence(
+        many = CodeEvidence(
             evidence.tokens.repeat(1, count + 1, 1, 1),
             evidence.logits.repeat(1, count + 1, 1),
             evidence.present.repeat(1, count + 1) & subset,

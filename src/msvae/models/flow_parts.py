@@ -10,7 +10,7 @@ from msvae.config import FlowConfig
 from msvae.errors import ConfigError
 from msvae.flow.agreement import Agreement
 from msvae.flow.autoencoders import Autoencoders, Standardiser, present_values
-from msvae.flow.coded import CodedBatch, Evidence
+from msvae.flow.coded import CodedBatch, CodeEvidence
 from msvae.flow.content import Content, pooled
 from msvae.flow.converter import Converter
 from msvae.flow.fields import GridField, VectorField
@@ -122,7 +122,7 @@ class FlowParts(MultiSourceModel):
         return self.standard(tokens.flatten(1)).view_as(tokens)
 
     def _whole(
-        self, evidence: Evidence, log_weights: Float[Tensor, "sources rows"] | None = None
+        self, evidence: CodeEvidence, log_weights: Float[Tensor, "sources rows"] | None = None
     ) -> Float[Tensor, "rows slots size"]:
         """The code that the present sources pool to, standardised."""
         return self._standardised(pooled(evidence, log_weights))

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from msvae import flow
 from msvae.config import FlowConfig
 from msvae.errors import SourceError
-from msvae.flow.coded import Evidence
+from msvae.flow.coded import CodeEvidence
 from msvae.flow.converter import log_of
 from msvae.fusion import FusionSettings
 from msvae.fusion.barycenter import Barycenter
@@ -200,6 +200,6 @@ class SharedFlow(DrawingFlow):
         return Features(pooled_code, {name: latents[name].unflatten(1, shapes[name]) for name in batch.names})
 
 
-def _repeated(evidence: Evidence, n: int) -> Evidence:
+def _repeated(evidence: CodeEvidence, n: int) -> CodeEvidence:
     """Every row n times, in succession."""
-    return Evidence(*(part.repeat_interleave(n, dim=1) for part in vars(evidence).values()))
+    return CodeEvidence(*(part.repeat_interleave(n, dim=1) for part in vars(evidence).values()))

@@ -10,7 +10,7 @@ from msvae import flow
 from msvae.config import FlowConfig
 from msvae.flow.agreement import agreement
 from msvae.flow.autoencoders import present_values, rows_by_source
-from msvae.flow.coded import CodedBatch, Evidence, joined
+from msvae.flow.coded import CodedBatch, CodeEvidence, joined
 from msvae.flow.content import pooled
 from msvae.models.base import Loss
 from msvae.models.flow_parts import FlowParts
@@ -143,7 +143,7 @@ class StagedFlow(FlowParts):
             if parts:
                 self.grain.measure(source, torch.cat(parts))
 
-    def _measure_spread(self, evidence: Evidence) -> None:
+    def _measure_spread(self, evidence: CodeEvidence) -> None:
         """How far each source's own code is from that of all: the variance of the experts."""
         whole = self._whole(evidence).flatten(1)
         for name in self.trained_sources:
@@ -154,7 +154,7 @@ class StagedFlow(FlowParts):
                 gap = self._standardised(evidence.tokens[index, several]).flatten(1) - whole[several]
                 self.spread[index] = gap.square().mean(dim=0).clamp_min(SMALLEST_SPREAD)
 
-    def _measure_agreement(self, evidence: Evidence) -> None:
+    def _measure_agreement(self, evidence: CodeEvidence) -> None:
         """How well each source's image says what the others of its row do."""
         for name in self.trained_sources:
             index = self.source_names.index(name)
