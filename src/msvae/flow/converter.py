@@ -86,13 +86,6 @@ class Converter(nn.Module):
 
         return both
 
-    def mean(
-        self, evidence: CodeEvidence, log_weights: Float[Tensor, "sources rows"] | None = None
-    ) -> Float[Tensor, "rows slots size"]:
-        """E[w | x_S] in one evaluation, at t = 0, where the state says nothing of the code."""
-        state = evidence.tokens.new_zeros(evidence.present.shape[1], self.slots, self.size)
-        return self.velocity(evidence, log_weights)(state, state.new_zeros(len(state)))
-
     def loss(
         self,
         evidence: CodeEvidence,
