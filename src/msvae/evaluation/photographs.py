@@ -25,6 +25,7 @@ from msvae.metrics.imagenet import (
     sees,
 )
 from msvae.source import Source
+from msvae.training.devices import device_named
 from msvae.training.progress import Display, tracked
 
 DEPTH = 112  # channels of the map whose means are the features; the 1280 after the head stand beside the main figures
@@ -64,7 +65,7 @@ def real_photographs(data: DataSet, rows: int, display: Display) -> RealPhotogra
     Raises:
         ConfigError: if the weights are not installed.
     """
-    network = load_efficientnet()
+    network = load_efficientnet().to(device_named())
     test, train = data.split("test"), data.split("train")
     seen = {s.name: s for s in data.sources if sees(s)}
     fewest = [int(part.present[name].sum()) for name in seen for part in (test, train)]

