@@ -6,13 +6,14 @@ neon tube in the dark, and a broad soft green brush.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msvae.data.base import DataSet, Rows, complete_rows
+from msvae.data.base import DataSet, complete_rows
 from msvae.data.sets.known import SEED, KnownSet, Option
 from msvae.source import Source
 
@@ -39,20 +40,14 @@ def build(pairing: str = "content", variants: int = 4, seed: int = 0) -> DataSet
             Validation and test digits are drawn once.
         seed: of the splits, the variants and the class pairing.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, target = load_digits(return_X_y=True)
-    writing = torch.from_numpy(pixels / 16.0).float().unflatten(1, (8, 8))
-    labels = torch.from_numpy(target).long()
-    generator = torch.Generator().manual_seed(seed)
-    splits = {}
-    for split, index in _split_indices(len(labels), generator).items():
-        copies = variants if split == "train" else 1
-        strokes = _strokes(writing[index].repeat(copies, 1, 1), generator)
-        splits[split] = _rows(strokes, labels[index], pairing, generator)
+    sources = [Source(name, (3, SIZE, SIZE), likelihood="laplace", scale=0.1) for name in SOURCE_NAMES]
+    drawn = _drawn(pairing, variants, seed)
     return DataSet(
         name="colours",
-        splits=splits,
+        splits={
+            split: complete_rows(sources, {name: part.copy() for name, part in images.items()}, labels.copy())
+            for split, (images, labels) in drawn.items()
+        },
         shared_content=pairing == "content",
         class_names=tuple(str(digit) for digit in range(10)),
         card={
@@ -63,6 +58,23 @@ def build(pairing: str = "content", variants: int = 4, seed: int = 0) -> DataSet
             "split rule": SPLIT_RULE,
         },
     )
+
+
+@lru_cache(maxsize=2)
+def _drawn(pairing: str, variants: int, seed: int) -> dict[str, tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Images by source, and labels, of every split; kept, since training, tests and report ask for the same ones."""
+    from sklearn.datasets import load_digits
+
+    pixels, target = load_digits(return_X_y=True)
+    writing = torch.from_numpy(pixels / 16.0).float().unflatten(1, (8, 8))
+    labels = torch.from_numpy(target).long()
+    generator = torch.Generator().manual_seed(seed)
+    splits = {}
+    for split, index in _split_indices(len(labels), generator).items():
+        copies = variants if split == "train" else 1
+        strokes = _strokes(writing[index].repeat(copies, 1, 1), generator)
+        splits[split] = _images(strokes, labels[index], pairing, generator), labels[index].repeat(copies).numpy()
+    return splits
 
 
 def _split_indices(count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -134,7 +146,7 @@ def _blurred(maps: Tensor) -> Tensor:
     return maps
 
 
-def _rows(strokes: Tensor, labels: Tensor, pairing: str, generator: torch.Generator) -> Rows:
+def _images(strokes: Tensor, labels: Tensor, pairing: str, generator: torch.Generator) -> dict[str, np.ndarray]:
     circle = _class_circle(labels, generator)
     copies = len(strokes) // len(labels)
     images: dict[str, np.ndarray] = {}
@@ -144,8 +156,7 @@ def _rows(strokes: Tensor, labels: Tensor, pairing: str, generator: torch.Genera
         images[name] = torch.cat([_draw(chunk, LOOKS[name]) for chunk in strokes[rows].split(500)]).numpy()
         if pairing == "class":
             order = circle[order]
-    sources = [Source(name, (3, SIZE, SIZE), likelihood="laplace", scale=0.1) for name in SOURCE_NAMES]
-    return complete_rows(sources, images, labels.repeat(copies).numpy())
+    return images
 
 
 def _class_circle(labels: Tensor, generator: torch.Generator) -> Tensor:
