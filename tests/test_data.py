@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from msvae.api import train
 from msvae.config import DataConfig
-from msvae.data import DataSet, Rows, complete_rows, load_data
+from msvae.data import DataSet, Rows, check_data, complete_rows, load_data
 from msvae.data.images import read_images, read_rows, write_images
 from msvae.data.sets import colours
 from msvae.errors import ConfigError, DataError, SourceError
@@ -191,3 +192,42 @@ def test_impossible_inputs_are_named(tmp_path: Path) -> None:
     Image.new("RGB", (6, 8)).save(tmp_path / "b" / "1.jpg")
     with pytest.raises(DataError, match="same name"):
         read_rows({"blue": tmp_path / "b"}, [RGB])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda shape: np.full(shape, 200.0, np.float32), r"'train'.*'b' has values from 200 to 200 .* in row 3"),
+        (lambda shape: np.full(shape, np.nan, np.float32), "'b' has NaN or infinity in row 3"),
+        (lambda shape: np.full(shape, 200, np.int64), "'b' has values .*int64"),
+    ],
+)
+def test_values_that_do_not_fit_are_found_before_training(values, message: str, tmp_path: Path) -> None:
+    sources = [Source("a", (1, 8, 8)), Source("b", (1, 8, 8))]
+    odd = values((20, 1, 8, 8))
+    odd[np.arange(20) != 3] = 0
+    rows = complete_rows(sources, {"a": np.zeros((20, 1, 8, 8), np.float32), "b": odd})
+    with pytest.raises(DataError, match=message):
+        train(DataSet("mine", {"train": rows}, True), "poe", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    rows.present["b"][3] = False
+    check_data(DataSet("mine", {"train": rows}, True))
+
+
+def test_rows_that_a_method_cannot_use_are_found_before_training(tmp_path: Path) -> None:
+    sources = [Source("a", (1, 8, 8)), Source("b", (1, 8, 8))]
+    rows = complete_rows(sources, {name: np.zeros((20, 1, 8, 8), np.float32) for name in "ab"})
+    rows.present["b"][7] = False
+    data = DataSet("mine", {"train": rows}, True)
+    with pytest.raises(DataError, match=r"'jmvae' needs complete rows; 1 of the 20 rows of 'train'.*row 7 \(b\)"):
+        train(data, "jmvae", out=tmp_path / "run")
+    rows.present["b"][:] = False
+    with pytest.raises(DataError, match="No training row of 'mine' has source 'b'"):
+        train(data, "poe", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_are_whole_numbers() -> None:
+    images = {"a": np.zeros((2, 1, 8, 8), np.float32)}
+    with pytest.raises(DataError, match="Labels: expected whole numbers"):
+        complete_rows([Source("a", (1, 8, 8))], images, np.array([0.0, 0.5]))

@@ -326,6 +326,41 @@ def test_rows_of_which_nothing_can_be_read_are_left_out(pairs, caplog):
     assert "0003" not in all_rows(data)
 
 
+def test_every_file_that_counts_as_missing_is_named(pairs, caplog):
+    (pairs / "photos" / "0000.png").write_bytes(b"")  # the only file of its row
+    save(pairs / "photos" / "0003.png", colour(9, 9))  # so is this, found when it is decoded
+    save(pairs / "photos" / "0004.png", colour(9, 9))
+    with caplog.at_level(logging.WARNING):
+        own(pairs, skip_unreadable=True)
+    assert "3 files count as missing" in caplog.text
+    for name in ("0000.png", "0003.png", "0004.png"):
+        assert name in caplog.text
+
+
+def test_a_manifest_may_name_files_that_are_not_there(tmp_path):
+    rows = ["row,photos"]
+    for row in range(12):
+        save(tmp_path / "photos" / f"{row}.png", colour())
+        rows.append(f"{row},photos/{row}.png")
+    (tmp_path / "manifest.csv").write_text("\n".join([*rows, "12,photos/nope.png"]))
+    with pytest.raises(DataError, match=r"nope\.png: there is no such file"):
+        own(tmp_path / "manifest.csv")
+    assert len(all_rows(own(tmp_path / "manifest.csv", skip_unreadable=True))) == 12
+
+
+def test_nan_is_told_and_nothing_but_nan_refused(tmp_path, caplog, msvae: Command):
+    some = NOISE.random((20, 1, 8, 8), np.float32)
+    some[4] = np.nan
+    np.savez(tmp_path / "some.npz", a=some)
+    with caplog.at_level(logging.WARNING):
+        own(tmp_path / "some.npz")
+    assert "'a': 1 images hold NaN" in caplog.text
+    np.savez(tmp_path / "none.npz", a=np.full((20, 1, 8, 8), np.nan, np.float32))
+    with pytest.raises(DataError, match="'a': all its numbers are NaN"):
+        own(tmp_path / "none.npz")
+    assert "all its numbers are NaN" in msvae("data", "check", tmp_path / "none.npz", code=2).stderr
+
+
 def test_sizes_that_differ_need_a_policy(tmp_path):
     for row in range(10):
         save(tmp_path / "s" / "photo" / f"{row}.png", colour(10 + row, 20))

@@ -36,6 +36,8 @@ def test_images_can_be_given_in_many_ways(tiny_run: Run, rows: SourceBatch, tmp_
     for run, given in ways:
         answer = msvae.convert(run, given, to="green")["green"]
         torch.testing.assert_close(answer, expected, atol=2e-3, rtol=0)
+    odd = images.flip(3).numpy()[..., ::-1].astype(">f4")  # strides backwards, bytes in the other order
+    torch.testing.assert_close(msvae.convert(tiny_run, {"blue": odd}, to="green")["green"], expected, atol=1e-5, rtol=0)
     single = msvae.convert(tiny_run, {"blue": images[0]}, to="green")["green"]
     torch.testing.assert_close(single, expected[:1], atol=1e-5, rtol=0)
 
@@ -53,6 +55,14 @@ def test_bad_images_are_named(tiny_run: Run, rows: SourceBatch) -> None:
     ):
         with pytest.raises(SourceError, match=message):
             msvae.convert(tiny_run, given)
+    with pytest.raises(SourceError, match="presence of shape"):
+        msvae.convert(tiny_run, SourceBatch({"blue": images}, {"blue": torch.ones(4, 1, dtype=torch.bool)}))
+    with pytest.raises(SourceError, match="No source is wanted"):
+        msvae.convert(tiny_run, {"blue": images}, to=[])
+    with pytest.raises(ConfigError, match="Did you mean 'sample'"):
+        tiny_run.model.decode(tiny_run.model.draw(2), mode="smaple")  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match="'blue': expected a number"):
+        msvae.fuse(tiny_run, {"blue": images}, {"blue": "1"})  # type: ignore[dict-item]
     with pytest.raises(DataError, match="no file or folder"):
         msvae.convert(tiny_run, {"blue": "nothing.png"})
 

@@ -161,13 +161,17 @@ def test_each_stage_changes_its_own_part_alone(passing: None, tmp_path: Path) ->
 
 
 def test_a_failed_gate_stops_with_everything_kept_and_resuming_goes_on(
-    passing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    passing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(gates.GATES, "code", lambda model, rows: Gate({"probe": 0.1}, "it knows nothing."))
         with pytest.raises(GateError, match=r"Stage 'code' failed its gate: it knows nothing\. .*--resume"):
             train_run(config(), tmp_path / "run", data=DATA)
     assert open_run(tmp_path / "run").folder.state().step == 9
+    assert "not finished: the stages converter, renderer are not trained" in caplog.text
+    train_run(config(**{"model.reuse": str(tmp_path / "run")}), tmp_path / "reusing", data=DATA)  # its first stage is
+    with pytest.raises(ConfigError, match=r"'model\.extends': the run .* is not finished"):
+        train_run(config(**{"model.extends": str(tmp_path / "run")}), tmp_path / "extending", data=DATA)
     assert resume_run(tmp_path / "run", data=DATA).folder.state().finished
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [r["passed"] for r in records if "gate" in r] == [True, False, True, True]
@@ -314,7 +318,7 @@ def test_autoencoders_are_taken_over(straight: Run, passing: None, tmp_path: Pat
         if name.startswith("autoencoders"):
             assert torch.equal(before[name], after[name]), name
     assert run.folder.state().total_steps == 9 + 3  # 9 divided among two stages, and 3
-    with pytest.raises(ConfigError, match=r"autoencoders of .* do not fit"):
+    with pytest.raises(ConfigError, match=r"autoencoders of .* do not fit .*model\.channels \d+, here 3"):
         train_run(
             config(**{"model.reuse": str(straight.folder.path), "model.channels": 3}), tmp_path / "other", data=DATA
         )
@@ -355,6 +359,11 @@ def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passin
     assert run.model.sample(old, ["d"]).values["d"].shape == (6, 3, 8, 8)
     with pytest.raises(ConfigError, match="no further source"):
         train_run(config(**{"model.extends": str(straight.folder.path)}), tmp_path / "none", data=DATA)
+    with pytest.raises(ConfigError, match=r"'model\.trained' are set by 'model\.extends' alone"):
+        train_run(config(**{"model.trained": ["a"]}), tmp_path / "none", data=DATA)
+    both = {"model.extends": str(straight.folder.path), "model.reuse": str(straight.folder.path)}
+    with pytest.raises(ConfigError, match="only one run can be built on"):
+        train_run(config(**both), tmp_path / "none", data=DATA)
 
 
 def test_the_images_that_an_added_source_lacks_are_the_same_ever_after(

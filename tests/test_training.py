@@ -193,6 +193,10 @@ def test_own_rows_are_trained_tested_reported_and_resumed(tmp_path: Path) -> Non
         api.report(run, data=data, beside=other)
     api.evaluate(other, data=data, baseline=False)
     assert "Beside it: poe" in api.report(run, data=data, beside=other).read_text()
+    fewer = api.train(data, "poe", out=tmp_path / "fewer", settings={**settings, "data.sources": ["a"]})
+    api.evaluate(fewer, data=data, baseline=False)
+    with pytest.raises(DataError, match="fewer beside has other test rows: mine a, not mine b"):
+        api.report(run, data=data, beside=fewer)
     assert api.resume(tmp_path / "run", data=data).folder.state().step == 3
     with pytest.raises(DataError, match="pass it again"):
         api.evaluate(run)
@@ -332,6 +336,8 @@ def test_an_existing_folder_is_not_touched(tiny_run: Run, tmp_path: Path) -> Non
     before = sha256(tiny_run.folder.latest() / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"already holds a run.*--resume"):
         train_run(config(**{"training.steps": 1}), tiny_run.folder.path)
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        train_run(config(**{"training.steps": 1}), tiny_run.folder.path / "new" / "..")
     assert sha256(tiny_run.folder.latest() / "model.safetensors") == before
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="not empty"):

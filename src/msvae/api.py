@@ -39,6 +39,7 @@ DEMO_FLOW_SETTINGS = {
     "training.warmup_steps": 30,
 }
 FLOW_FOLDER, FLOW_TIME = "flow", 2.0
+DEMO_GENERATED = 500
 LENGTHS = ("training.budget", "training.steps", "training.epochs")
 
 
@@ -126,6 +127,7 @@ def evaluate(
     data: DataSet | None = None,
     networks: Mapping[str, Pair] | None = None,
     photographs: int = 0,
+    generated: int = Extent.generated,
     yardstick: Yardstick | None = None,
     display: Display | None = None,
 ) -> dict[str, Any]:
@@ -139,6 +141,7 @@ def evaluate(
         networks: your own modules with fresh weights for the baseline, where the run has such.
         photographs: images in each Fréchet distance in ImageNet features (`FD, EfficientNet-Lite0`), such as 5000;
             0 leaves these out. They need the extra `msvae[metrics]`.
+        generated: rows made from nothing; at least as many as `photographs`.
         yardstick: the judges of another run on the same rows (`make_yardstick`), which need not be trained again then.
     """
     opened = run if isinstance(run, Run) else open_run(run, networks=networks)
@@ -153,7 +156,7 @@ def evaluate(
         verifier_rows=_complete_training_rows(opened, data) if opened.config.data.missing else rows.split("train"),
         seed=opened.config.training.seed if seed is None else seed,
         single=single,
-        extent=Extent(generated=max(Extent.generated, photographs), photographs=photographs),
+        extent=Extent(generated=max(generated, photographs), photographs=photographs),
         yardstick=yardstick,
         display=display,
     )
@@ -228,7 +231,7 @@ def methods() -> Mapping[str, Method]:
 
 def demo(
     out: str | Path = "runs/demo",
-    budget: str | int | float = "25s",
+    budget: str | int | float = "20s",
     method: str = "poe",
     seed: int = 0,
     *,
@@ -252,7 +255,7 @@ def demo(
         "colours", method, out=out, budget=budget, settings={**DEMO_SETTINGS, "training.seed": seed}, display=display
     )
     yardstick = make_yardstick(run.data(), Extent(), display=display)
-    figures = evaluate(run, yardstick=yardstick, display=display)
+    figures = evaluate(run, generated=DEMO_GENERATED, yardstick=yardstick, display=display)
     if not flow:
         return report(run, display=display), {**figures, "seconds": round(time.perf_counter() - began, 1)}
     folder = out / FLOW_FOLDER
@@ -264,7 +267,7 @@ def demo(
             "colours", "flow", out=folder, budget=FLOW_TIME * seconds(budget), settings=settings, display=display
         ),
     )
-    figures = {**figures, "flow": evaluate(beside, yardstick=yardstick, display=display)}
+    figures = {**figures, "flow": evaluate(beside, generated=DEMO_GENERATED, yardstick=yardstick, display=display)}
     path = report(run, beside=beside, display=display)
     return path, {**figures, "seconds": round(time.perf_counter() - began, 1)}
 

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,11 @@ def _write(part: nn.Module, numbers: _Numbers, unit: float, path: Path) -> None:
     values = numbers.rows(TRACED_ROWS)
     try:
         program = _traced(_with_used_weights(part, _traced(part, values)), values)
-        torch.export.save(program, path)
-    except OSError:
-        raise
+        written = BytesIO()
+        torch.export.save(program, written)  # straight to a file, a full disk would end the process
     except Exception as error:  # whatever a user's own networks make the tracer raise
         raise CheckpointError(f"{path.name} cannot be made of this network: {error}") from error
+    path.write_bytes(written.getbuffer())
     values = numbers.rows(CHECKED_ROWS)
     found, expected = torch.export.load(path).module()(values), part(values)
     pairs = [(found, expected)] if isinstance(expected, Tensor) else zip(found, expected, strict=True)

@@ -58,6 +58,8 @@ def as_batch(given: Given, sources: Sequence[Source]) -> SourceBatch:
     for name, value in given.items():
         if isinstance(value, str | Path):
             raise SourceError(f"Source {name!r}: give paths for all sources, or arrays for all.")
+        if isinstance(value, np.ndarray):  # of any strides and byte order
+            value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
         try:
             tensor = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError):
@@ -276,6 +278,6 @@ def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> T
 
 
 def _generator(model: MultiSourceModel, seed: int) -> torch.Generator:
-    if not 0 <= seed < 2**32:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ConfigError(f"Seed: expected a number from 0 to {2**32 - 1}, got {seed}.")
     return torch.Generator(model.device).manual_seed(seed)

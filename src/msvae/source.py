@@ -294,9 +294,9 @@ def _check_form(values: Tensor, present: Tensor, source: Source, rows: int) -> N
         raise SourceError(
             f"Source {source.name!r}: expected floating-point values in {list(source.value_range)}, got {kind}.{hint}"
         )
-    if len(values) != rows or len(present) != rows:
+    if len(values) != rows or tuple(present.shape) != (rows,):
         raise SourceError(
-            f"Source {source.name!r}: {len(values)} rows of values and {len(present)} of presence, "
+            f"Source {source.name!r}: {len(values)} rows of values and presence of shape {tuple(present.shape)}, "
             f"where the batch has {rows} rows."
         )
     if present.dtype != torch.bool:

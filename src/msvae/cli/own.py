@@ -19,7 +19,8 @@ def check(
 ) -> None:
     """What is in your own data: sources, sizes, ranges, which rows lack what, files that cannot be used.
 
-    Writes `sources.yaml`, which says how the files are read; edit and keep it.
+    Writes `sources.yaml`, which says how the files are read; edit and keep it. Ends with an error where files cannot be
+    used.
 
     Example:
 
@@ -27,11 +28,14 @@ def check(
     """
     from msvae.data.own import settings_place
     from msvae.data.own.check import check_own, words
+    from msvae.errors import DataError
     from msvae.training.progress import teller
 
     place = settings_place(path)
     answer = check_own(path, place, teller(progress(as_json)), force=force, allow_outside=allow_outside)
     say("" if as_json else words(answer), answer, as_json)
+    if answer["problems"] and not answer["skip_unreadable"]:
+        raise typer.Exit(DataError.exit_code)
 
 
 def export(

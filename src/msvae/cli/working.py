@@ -94,6 +94,7 @@ def evaluate(
             "--photographs", min=0, help="Images in each Fréchet distance in ImageNet features; 0: none of these."
         ),
     ] = 0,
+    generated: Annotated[int, typer.Option("--generated", min=2, help="Rows made from nothing.")] = 1000,
     as_json: Json = False,
 ) -> None:
     """Test every source, every conversion, generation and the code on test rows; writes RUN/metrics.json.
@@ -109,7 +110,9 @@ def evaluate(
     from msvae import api
     from msvae.reporting.tables import print_figures
 
-    figures = api.evaluate(run, baseline=baseline, seed=seed, photographs=photographs, display=progress(as_json))
+    figures = api.evaluate(
+        run, baseline=baseline, seed=seed, photographs=photographs, generated=generated, display=progress(as_json)
+    )
     if as_json:
         print(json.dumps(figures))
     else:
@@ -144,7 +147,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("runs/demo"),
     budget: Annotated[
         str, typer.Option("--budget", help="Training time of the joint model; the baseline takes the same again.")
-    ] = "25s",
+    ] = "20s",
     method: Annotated[str, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = "poe",
     seed: Seed = 0,
     flow: Annotated[

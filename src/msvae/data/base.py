@@ -142,7 +142,7 @@ def complete_rows(
     """Rows in which every source is present, from arrays.
 
     Raises:
-        DataError: if a source has no array, or arrays differ in length or shape.
+        DataError: if a source has no array, arrays differ in length or shape, or labels are no whole numbers.
     """
     tensors: dict[str, Tensor] = {}
     for source in sources:
@@ -158,7 +158,14 @@ def complete_rows(
     if len(set(lengths.values())) != 1:
         raise DataError(f"Sources differ in their number of rows: {lengths}.")
     present = {name: torch.ones(length, dtype=torch.bool) for name, length in lengths.items()}
-    return Rows(tuple(sources), tensors, present, None if labels is None else torch.as_tensor(labels).long())
+    return Rows(tuple(sources), tensors, present, None if labels is None else _class_numbers(labels))
+
+
+def _class_numbers(labels: np.ndarray) -> Tensor:
+    found = torch.as_tensor(labels)
+    if found.is_floating_point() and not torch.equal(found, found.round()):
+        raise DataError("Labels: expected whole numbers, got fractions.")
+    return found.long()
 
 
 def check_data(data: DataSet) -> None:
@@ -184,21 +191,34 @@ def check_data(data: DataSet) -> None:
         if split == "train" and bool(empty.any()):
             raise DataError(f"{where}: row {int(empty.nonzero()[0])} has no source.")
         for source in rows.sources:
-            _check_finite(rows, source.name, where)
+            _check_values(rows, source, where)
 
 
 def _length(rows: Rows, name: str) -> int:
     return len(rows.values.get(name, ()) if rows.chosen is None else rows.chosen)
 
 
-def _check_finite(rows: Rows, name: str, where: str) -> None:
-    if not rows.values[name].is_floating_point():
+def _check_values(rows: Rows, source: Source, where: str) -> None:
+    """Whole numbers that are steps of the value range are within it; all others are looked at."""
+    name, (low, high) = source.name, source.value_range
+    if rows.values[name].dtype in STEPS and source.categories is None:
         return
+    slack = 1e-3 * (high - low)
     for part in torch.arange(len(rows)).split(CHECKED_AT_ONCE):
-        stored = part if rows.chosen is None else rows.chosen[part]
-        bad = ~torch.isfinite(rows.values[name][stored]).flatten(1).all(dim=1) & rows.present[name][part]
-        if bool(bad.any()):
+        known = part[rows.present[name][part]]
+        stored = known if rows.chosen is None else rows.chosen[known]
+        values = rows.values[name][stored].flatten(1)
+        infinite = ~torch.isfinite(values).all(dim=1)
+        if bool(infinite.any()):
             raise DataError(
-                f"{where}: source {name!r} has NaN or infinity in row {int(part[bad.nonzero()[0]])}. "
+                f"{where}: source {name!r} has NaN or infinity in row {int(known[infinite.nonzero()[0]])}. "
                 "Mark it absent, or mend it."
+            )
+        outside = ((values < low - slack) | (values > high + slack)).any(dim=1)
+        if bool(outside.any()):
+            row = int(outside.nonzero()[0])
+            raise DataError(
+                f"{where}: source {name!r} has values from {float(values[row].min()):g} to "
+                f"{float(values[row].max()):g} ({str(values.dtype).removeprefix('torch.')}) in row {int(known[row])}; "
+                f"expected {low:g} to {high:g}. Set the source's value_range, or rescale the data."
             )

@@ -15,7 +15,7 @@ from msvae.config import FlowConfig
 from msvae.flow.alignment import Alignment
 from msvae.flow.autoencoders import rows_by_source
 from msvae.flow.converter import log_of
-from msvae.models.base import Loss, Mode, Weights
+from msvae.models.base import Loss, Mode, Weights, check_mode
 from msvae.models.shared_flow import SharedFlow
 from msvae.models.stages import RowSource, Stage, rows_at_once
 from msvae.networks.precision import without_gradient
@@ -96,6 +96,7 @@ class AlignedFlow(SharedFlow):
         mode: Mode = "mean",
         generator: Generator | None = None,
     ) -> SourceBatch:
+        check_mode(mode)
         return self._on_what_is_seen(code.to(self.device), self.nothing(len(code)), to, None, mode, generator)
 
     @torch.no_grad()

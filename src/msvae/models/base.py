@@ -31,6 +31,12 @@ class Features:
     maps: dict[str, Tensor]
 
 
+def check_mode(mode: str) -> None:
+    """Raises ConfigError for a mode that is neither `sample` nor `mean`."""
+    if mode not in ("sample", "mean"):
+        raise ConfigError(unknown("mode", mode, ["mean", "sample"]))
+
+
 class MultiSourceModel(nn.Module):
     """The joint distribution of several sources."""
 
@@ -63,6 +69,11 @@ class MultiSourceModel(nn.Module):
     def needs_complete_rows(self) -> bool:
         """Whether training rows may not lack any source."""
         return False
+
+    @property
+    def trained_sources(self) -> tuple[str, ...]:
+        """The sources whose networks training changes: all, but where some are added to a trained model."""
+        return self.source_names
 
     @property
     def device(self) -> torch.device:
@@ -158,11 +169,15 @@ class MultiSourceModel(nn.Module):
 
         Returns:
             n times as many rows as given, every wanted source present.
+
+        Raises:
+            SourceError: for given rows that do not fit the sources, an unknown or no wanted source, weights that leave
+                a row without source, or n below 1.
+            ConfigError: for an unknown mode or rule.
         """
-        if mode not in ("sample", "mean"):
-            raise ConfigError(unknown("mode", mode, ["mean", "sample"]))
-        if n < 1:
-            raise SourceError(f"Number of samples: expected n >= 1, got {n}.")
+        check_mode(mode)
+        if not isinstance(n, int) or n < 1:
+            raise SourceError(f"Number of samples: expected a whole number n >= 1, got {n}.")
         if given is None or not given.present:
             given, n = self.nothing(n), 1
         codes = self.codes(given, n, weights, mode, rule, generator)
@@ -215,6 +230,8 @@ class MultiSourceModel(nn.Module):
         if to is None:
             return self.source_names
         names = (to,) if isinstance(to, str) else tuple(to)
+        if not names:
+            raise SourceError("No source is wanted; name at least one (to).")
         for name in names:
             source_named(self.sources, name)
         return names
@@ -229,7 +246,7 @@ class MultiSourceModel(nn.Module):
         for name, weight in weights.items():
             if name not in self.source_names:
                 raise SourceError(f"Weights: {unknown('source', name, self.source_names)}")
-            if not 0 <= weight < float("inf"):
+            if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
                 raise SourceError(f"Weight of source {name!r}: expected a number >= 0, got {weight}.")
             if weight > 0 and name not in given.present:
                 raise SourceError(f"Weight of source {name!r} is {weight:g}, but no image of it is given.")

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from msvae import flow
 from msvae.config import SAMPLING_SETTINGS, FlowConfig
 from msvae.flow.agreement import FEW, QUARTILE, agreement, enough_guidance
-from msvae.models.base import Mode
+from msvae.models.base import Mode, check_mode
 from msvae.models.staged_flow import StagedFlow
 from msvae.models.stages import CHUNK, RowSource
 from msvae.networks.precision import autocast_for
@@ -121,6 +121,7 @@ class DrawingFlow(StagedFlow):
         mode: Mode = "mean",
         generator: Generator | None = None,
     ) -> SourceBatch:
+        check_mode(mode)
         images, code = {}, code.to(self.device)
         for name in self.wanted(to):
             latents, _ = self._answered(name, code, mode, generator)

@@ -20,6 +20,8 @@ from msvae.models.base import MultiSourceModel
 from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
 
+AUTOENCODER_SIZES = ("channels", "side", "width", "refine", "shared_trunk")
+
 
 class FlowParts(MultiSourceModel):
     """The networks of the shared-latent flow; `StagedFlow` trains them, `SharedFlow` answers with them."""
@@ -99,9 +101,11 @@ class FlowParts(MultiSourceModel):
             if self.config.grain:
                 self.grain.load_state_dict(other.grain.state_dict())
         except RuntimeError:
+            sizes = {name: (getattr(other.config, name), getattr(self.config, name)) for name in AUTOENCODER_SIZES}
+            others = [f"model.{name} {theirs}, here {own}" for name, (theirs, own) in sizes.items() if theirs != own]
             raise ConfigError(
                 f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
-                f"sources ({', '.join(self.source_names)}) or sizes."
+                f"({', '.join(self.source_names)}); they have {'; '.join(others) or 'other images'}."
             ) from None
         self.content.begin_with(self.autoencoders.networks)
 

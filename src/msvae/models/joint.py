@@ -16,7 +16,7 @@ from msvae.fusion.barycenter import Barycenter
 from msvae.fusion.product import ProductOfExperts
 from msvae.fusion.separate import Separate
 from msvae.likelihoods import likelihood_of, likelihood_scales
-from msvae.models.base import Features, Mode, MultiSourceModel, Weights
+from msvae.models.base import Features, Mode, MultiSourceModel, Weights, check_mode
 from msvae.models.streaming import streamed_loss
 from msvae.networks import SourceNetworks
 from msvae.networks.pairs import Pair
@@ -253,6 +253,7 @@ class JointVAE(MultiSourceModel):
         mode: Mode = "mean",
         generator: Generator | None = None,
     ) -> SourceBatch:
+        check_mode(mode)
         images, code = {}, code.to(self.device)
         shared = code[:, : self.shared_length]
         private = code[:, self.shared_length :].unflatten(1, (len(self.sources), self.config.private))

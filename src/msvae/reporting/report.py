@@ -222,12 +222,23 @@ def _beside(run: Run, figures: dict[str, Any] | None, beside: str | Path | Run |
     if beside is None:
         return ""
     other = beside if isinstance(beside, Run) else open_run(beside)
+    ours, theirs = (_tested_on(each) for each in (run, other))
+    if ours != theirs:
+        raise DataError(f"The run {other.folder.path} beside has other test rows: {theirs}, not {ours}.")
     path = other.folder.path / "metrics.json"
     if not path.exists():
         raise DataError(f"The run {other.folder.path} beside has not been tested: run msvae evaluate on it first.")
     drawable = [source for source in other.model.sources if source.is_image]
     strips = _generated_strips(other.model, drawable)
     return beside_section(run, figures, other, read_json(path), strips)
+
+
+def _tested_on(run: Run) -> str:
+    """What test rows a run has, in words: the set, its fingerprint where it has one, and the sources."""
+    card = run.folder.description().get("data", {})
+    options = ", ".join(f"{key}={value}" for key, value in sorted(run.config.data.options.items()))
+    words = [run.config.data.name, options, card.get("fingerprint", "")[:8], "+".join(run.model.source_names)]
+    return " ".join(word for word in words if word)
 
 
 def _settings(run: Run) -> str:

@@ -56,7 +56,8 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        path = Path(path)
+        self.path = path.resolve() if ".." in path.parts else path  # `new/../old` is `old`, whether `new` exists or not
 
     @property
     def metrics_log(self) -> Path:

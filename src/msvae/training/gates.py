@@ -54,7 +54,7 @@ def alignment(model: MultiSourceModel, rows: Rows) -> Gate:
 
 def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: Callable[[str], list[str]]) -> Gate:
     figures, worse = {}, []
-    for source in model.sources:
+    for source in (source for source in model.sources if source.name in model.trained_sources):
         known = given(source.name)
         usable = rows.present[source.name] & torch.stack([rows.present[name] for name in known]).any(dim=0)
         index = usable.nonzero().squeeze(1)[:GATE_ROWS]

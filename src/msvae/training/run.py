@@ -21,6 +21,7 @@ from msvae.training.renderer_kind import with_known_renderer
 from msvae.training.schedule import derived_seed
 
 log = logging.getLogger("msvae.training")
+SHOWN = 400  # letters of an error that may be long
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def train_run(
         CheckpointError: if the folder exists, and everything that `fit` raises.
     """
     folder = RunFolder(out)
+    _refuse_contradictions(config)
     training = config.training.model_copy(update={"precision": native_precision(config.training)})
     named = config.data if data is None else config.data.model_copy(update={"name": data.name, "options": {}})
     if data is None and names_own_data(named.name):
@@ -85,6 +87,7 @@ def train_run(
     config = with_known_content(_as_reused(config), rows, display or Quiet())
     config = with_known_renderer(config, display or Quiet())
     model = _fresh_model(rows, config, networks)
+    _refuse_rows(rows, model, config.model.method)
     _inherit(model, base)
     folder.create(
         config,
@@ -160,8 +163,23 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
         model.load_state_dict(folder.model_weights())
     except RuntimeError as error:
         detail = " ".join(str(error).split())
-        raise CheckpointError(f"The weights in {folder.latest()} do not fit the run's config.json: {detail}") from None
+        raise CheckpointError(
+            f"The weights in {folder.latest()} do not fit the run's config.json: {detail[:SHOWN]}"
+        ) from None
+    state = folder.state()
+    if not state.finished:
+        left = _untrained_stages(folder, model)
+        what = f"the stages {', '.join(left)} are not trained" if left else f"it was stopped at step {state.step}"
+        log.warning("The run %s is not finished: %s. msvae train --resume goes on.", path, what)
     return Run(folder, config, model.to(answers_on).eval())
+
+
+def _untrained_stages(folder: RunFolder, model: MultiSourceModel) -> list[str]:
+    """The stages of an unfinished run that are still to come, the one at hand included; none of models of one stage."""
+    state = folder.state()
+    done = state.extra.get("stages", {}).get("finished", [])
+    left = [stage.name for stage in model.stages if stage.name not in done and stage.steps != 0]
+    return [] if state.finished or len(model.stages) == 1 else left
 
 
 def _has_changed(data: DataSet, folder: RunFolder) -> bool:
@@ -179,6 +197,39 @@ def _rows(own: DataSet | None, config: RunConfig, display: Display | None = None
     return prepared(own, config.data)
 
 
+def _refuse_contradictions(config: RunConfig) -> None:
+    """Settings that no single one of them makes wrong."""
+    model = config.model
+    if not isinstance(model, FlowConfig):
+        return
+    if model.extends is None and (model.added or model.trained):
+        raise ConfigError("Settings 'model.added' and 'model.trained' are set by 'model.extends' alone.")
+    if model.extends is not None and model.reuse is not None:
+        raise ConfigError("Settings 'model.extends' and 'model.reuse': only one run can be built on.")
+
+
+def _refuse_rows(data: DataSet, model: MultiSourceModel, method: str) -> None:
+    """Rows that the model cannot be trained on.
+
+    Raises:
+        DataError: for a source that no training row has, or rows that lack sources where none may.
+    """
+    for split, rows in data.splits.items():
+        present = torch.stack([rows.present[name] for name in model.source_names])
+        never = ~present.any(dim=1)
+        if split == "train" and bool(never.any()):
+            name = model.source_names[int(never.nonzero()[0])]
+            raise DataError(f"No training row of {data.name!r} has source {name!r}; leave it out (data.sources).")
+        lacking = ~present.all(dim=0)
+        if model.needs_complete_rows and split != "test" and bool(lacking.any()):
+            row = int(lacking.nonzero()[0])
+            lost = [name for name, has in zip(model.source_names, present[:, row].tolist(), strict=True) if not has]
+            raise DataError(
+                f"The method {method!r} needs complete rows; {int(lacking.sum())} of the {len(rows)} rows of {split!r} "
+                f"lack a source, first row {row} ({', '.join(lost)}). `msvae methods` tells which methods do not."
+            )
+
+
 def _fresh_model(data: DataSet, config: RunConfig, networks: Mapping[str, Pair] | None) -> MultiSourceModel:
     with kept_random_state():
         torch.manual_seed(derived_seed(config.training.seed, "weights", 0))
@@ -189,10 +240,12 @@ def _base(config: RunConfig) -> SharedFlow | None:
     """The trained model that a run adds sources to, if it does."""
     if not isinstance(config.model, FlowConfig) or config.model.extends is None:
         return None
-    model = open_run(config.model.extends, device="cpu").model
-    if not isinstance(model, SharedFlow):
+    run = open_run(config.model.extends, device="cpu")
+    if not isinstance(run.model, SharedFlow):
         raise ConfigError(f"Setting 'model.extends': the run {config.model.extends} is of another method than 'flow'.")
-    return model
+    if not run.folder.state().finished:
+        raise ConfigError(f"Setting 'model.extends': the run {config.model.extends} is not finished; resume it first.")
+    return run.model
 
 
 def _as_reused(config: RunConfig) -> RunConfig:
@@ -211,7 +264,12 @@ def _inherit(model: MultiSourceModel, base: SharedFlow | None) -> None:
     if base is not None:
         model.extend(base)
     elif model.config.reuse is not None:
-        model.take_autoencoders(open_run(model.config.reuse, device="cpu").model)
+        run = open_run(model.config.reuse, device="cpu")
+        if "sources" in _untrained_stages(run.folder, run.model):
+            raise ConfigError(
+                f"Setting 'model.reuse': the autoencoders of {model.config.reuse} are not trained; resume it first."
+            )
+        model.take_autoencoders(run.model)
 
 
 def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> RunConfig:

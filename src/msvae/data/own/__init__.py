@@ -1,5 +1,6 @@
 """A person's own data: folders of files, arrays, shards or a table of paths become a data set, without code."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from msvae.data.own.finding import find_layout
 from msvae.data.own.settings import RUN_OPTIONS, SETTINGS_FILE, OwnSettings, checked, read_settings
 from msvae.data.own.survey import Tell, propose, survey
 from msvae.errors import ConfigError, DataError, unknown
+
+log = logging.getLogger("msvae.data")
 
 
 def is_path(name: str) -> bool:
@@ -45,7 +48,11 @@ def own_data(name: str, options: Mapping[str, Any], tell: Tell | None = None) ->
     def chosen() -> OwnSettings:
         if settings is not None:
             return settings
-        proposal = propose(survey(layout, None, tell, every_value=False))
+        found = survey(layout, None, tell, every_value=False)
+        proposal = propose(found)
+        for source, seen in found.sources.items():
+            if seen.holes:
+                log.warning("Source %r: %d images hold NaN, which is read as %g.", source, seen.holes, seen.low)
         for source, described in proposal.sources.items():
             if described.fit not in ("exact", "contain"):
                 raise DataError(

@@ -42,6 +42,8 @@ def files_fingerprint(layout: Layout, settings: Mapping[str, Any]) -> str:
     tables = [path for path in (layout.root / name for name in ("labels.csv", "manifest.csv")) if path.is_file()]
     for file in (*dict.fromkeys(holding.file for holding in layout.holdings), *tables):
         for part in (file, *sorted(file.rglob("*"))) if file.is_dir() else (file,):
+            if not part.exists():  # as a manifest may name; reading it says so
+                continue
             status = part.stat()
             digest.update(f"{part}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     digest.update("\n".join(str(problem) for problem in layout.problems).encode())
@@ -116,8 +118,8 @@ def trial(layout: Layout, settings: OwnSettings, tell: Tell) -> Trial:
 class _EmptyRows(Exception):
     """Rows that turned out to have no image that can be used."""
 
-    def __init__(self, rows: Sequence[str]) -> None:
-        self.rows = frozenset(rows)
+    def __init__(self, rows: Sequence[str], problems: Sequence[Problem]) -> None:
+        self.rows, self.problems = frozenset(rows), list(problems)
 
 
 def decode(folder: Path, name: str, layout: Layout, settings: OwnSettings, tell: Tell) -> None:
@@ -127,14 +129,24 @@ def decode(folder: Path, name: str, layout: Layout, settings: OwnSettings, tell:
         DataError: naming the files that cannot be used (unless they count as missing), or for a full disk.
     """
     lost: frozenset[str] = frozenset()
+    known: list[Problem] = []
     while True:
         try:
-            return _decode(folder, name, layout, settings, tell, lost)
+            return _decode(folder, name, layout, settings, tell, lost, known)
         except _EmptyRows as empty:
-            lost |= empty.rows
+            lost, known = lost | empty.rows, empty.problems
 
 
-def _decode(folder: Path, name: str, layout: Layout, settings: OwnSettings, tell: Tell, lost: frozenset[str]) -> None:
+def _decode(
+    folder: Path,
+    name: str,
+    layout: Layout,
+    settings: OwnSettings,
+    tell: Tell,
+    lost: frozenset[str],
+    known: Sequence[Problem],
+) -> None:
+    """Write the store; rows that are `lost` are left out, for the reasons that are `known`."""
     with opened_files() as files:
         listed, problems = _listed(files, layout, settings)
         sources = [_source(files, name, layout, settings) for name in layout.origins]
@@ -173,6 +185,7 @@ def _decode(folder: Path, name: str, layout: Layout, settings: OwnSettings, tell
                 write_row(splits[split].values[holding.source], number, image)
                 splits[split].present[holding.source][number] = True
                 digest.update(f"{split}/{row}/{holding.source}".encode() + image.tobytes())
+            problems = list(dict.fromkeys([*known, *problems]))
             if problems and not settings.skip_unreadable:
                 raise DataError(_refusal(layout, problems))
             if problems:
@@ -186,7 +199,7 @@ def _decode(folder: Path, name: str, layout: Layout, settings: OwnSettings, tell
                 if not has_one
             ]
             if empty:
-                raise _EmptyRows(empty)
+                raise _EmptyRows(empty, problems)
             index = {row: number for number, row in enumerate(usable)}
             for split, members in rows.items():
                 chosen = np.array([index[row] for row in members])

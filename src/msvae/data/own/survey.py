@@ -150,6 +150,8 @@ def propose(found: Survey) -> OwnSettings:
     for name, seen in found.sources.items():
         if not seen.shapes:
             raise DataError(f"Source {name!r}: none of its files can be read; the first: {_first(found, name)}")
+        if seen.holes and seen.low > seen.high:
+            raise DataError(f"Source {name!r}: all its numbers are NaN.")
         sources[name] = _proposed(seen, drawn_at if drawings[name] else None)
     return OwnSettings(sources=sources)
 
