@@ -429,6 +429,23 @@ def test_a_product_in_place_of_the_converter_has_no_stage_and_draws_normal_codes
     assert float(run.model.draw(2000, generator()).std()) == pytest.approx(1.0, abs=0.05)
 
 
+def test_the_converter_learns_its_own_draws_only_when_it_can_draw() -> None:
+    model = tiny_model("flow")
+    batch = lacking(random_batch(model, rows=12), {"blue": [0, 1, 2, 3], "grey": [3, 4, 5, 6]}, 0.0)
+    coded = model.stage_rows("converter", Rows(model.sources, batch.values, batch.present))
+    model.enter_stage("converter")
+
+    def loss(share: float, steps: int, **settings: object) -> float:
+        model.config = model.config.model_copy(update={"self_distillation": True, **settings})
+        model.tell_progress(share, steps)
+        return float(model.loss(coded.batch(slice(None)), generator()).total.detach())
+
+    without = loss(0.9, 1000, self_distillation=False)
+    assert loss(0.4, 1000) == without
+    assert loss(0.9, 100) == without
+    assert loss(0.9, 1000) != without
+
+
 def test_a_mean_in_place_of_the_renderer_has_no_private_part() -> None:
     model = tiny_model("flow", renderer="mean").eval()
     code = model.draw(3, generator())

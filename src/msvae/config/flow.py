@@ -48,7 +48,8 @@ class FlowConfig(Settings):
             drawn on what these show (`msvae.flow.alignment`), and channels of the largest maps of that U-Net.
         dropped: share of rows that the renderer sees without their code, for guidance.
         sampled: share of rows on which the renderer sees a code drawn by the converter.
-        self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half.
+        self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half of its
+            stage, but not in its first 250 steps, after which it draws badly.
         shares: of the budget (or steps) for the stages `sources`, `code`, `converter`, `renderer` (and `alignment`).
         guidance, evidence: how much of what the code adds to the renderer's flow, and of what the given sources add to
             the converter's; 1 is unguided. Without a number for guidance, it is measured at the end of training: what

@@ -133,8 +133,8 @@ class MultiSourceModel(nn.Module):
     def enter_stage(self, name: str) -> None:
         """Make `loss` that of a stage, and only its parameters trainable; nothing for models of one stage."""
 
-    def tell_progress(self, share: float) -> None:
-        """How far the stage is, from 0 to 1, before every step; nothing for most models."""
+    def tell_progress(self, share: float, steps: int) -> None:
+        """How far the stage is, from 0 to 1 and in steps, before every step; nothing for most models."""
 
     def stage_rows(self, name: str, rows: RowSource) -> RowSource:
         """What a stage trains on: the training rows, or what the stages before have computed from them."""

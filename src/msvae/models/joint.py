@@ -82,7 +82,7 @@ class JointVAE(MultiSourceModel):
     def has_fitted_sampler(self) -> bool:
         return self.sampler is not None and self.sampler.is_fitted
 
-    def tell_progress(self, share: float) -> None:
+    def tell_progress(self, share: float, steps: int) -> None:
         self.progress = share
 
     @property

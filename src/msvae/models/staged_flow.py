@@ -24,6 +24,7 @@ TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
 FEWEST_ROWS = 0.25  # of `training.batch_size`, however many tokens a row has
 SHARES = {"sources": 0.26, "code": 0.16, "converter": 0.10, "renderer": 0.48}
+SELF_DRAWN_FROM = 250  # steps of the converter: codes drawn before are bad targets (docs/flow.md, ablations)
 
 
 class StagedFlow(FlowParts):
@@ -32,7 +33,7 @@ class StagedFlow(FlowParts):
     def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
         super().__init__(sources, config)
         self.stage: str | None = None
-        self.progress = 0.0
+        self.progress, self.steps_taken = 0.0, 0
 
     @property
     def shares(self) -> dict[str, float]:
@@ -75,8 +76,8 @@ class StagedFlow(FlowParts):
         own = {f"of_{name}" for name in self.config.trained}
         return not own or not own.isdisjoint(parameter.split("."))
 
-    def tell_progress(self, share: float) -> None:
-        self.progress = share
+    def tell_progress(self, share: float, steps: int) -> None:
+        self.progress, self.steps_taken = share, steps
 
     def train(self, mode: bool = True) -> "StagedFlow":
         super().train(mode)
@@ -200,7 +201,8 @@ class StagedFlow(FlowParts):
         return loss + 0.0 * torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
 
     def _converter_loss(self, coded: CodedBatch, generator: Generator | None) -> Tensor:
-        self_drawn = self.config.self_distillation and self.progress > 0.5
+        able = self.progress > 0.5 and self.steps_taken >= SELF_DRAWN_FROM
+        self_drawn = self.config.self_distillation and able
         evidence = coded.evidence
         return self.converter.loss(evidence, self._whole(evidence), generator, self_drawn)
 

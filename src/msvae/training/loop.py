@@ -113,7 +113,7 @@ def fit(
                 local = step - plan.first_step
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(local, peak, config.warmup_steps, length)
-                model.tell_progress(progress_share(local, config.warmup_steps, length))
+                model.tell_progress(progress_share(local, config.warmup_steps, length), local)
 
                 index = order(local)
                 parts = index.tensor_split(min(config.accumulation, len(index)))
