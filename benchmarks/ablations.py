@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py --data polymnist --budget 3m
     python benchmarks/ablations.py --data polymnist --budget 3m --only "whole,no grain"
-    python benchmarks/ablations.py --data polymnist --budget 3m --missing 0.5 --only "whole,no self-distillation"
+    python benchmarks/ablations.py --data polymnist --budget 10m --missing 0.5 --only "whole,no self-distillation"
 
 Every stage takes as many steps as it does in the whole model (see `msvae bench calibrate`), but for parts whose steps
 cost something else: these are measured when they are needed, best on an idle machine. All take over the autoencoders of

@@ -33,7 +33,8 @@ def refuse_non_finite_gradients(
     named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([gradient for _, gradient in named])
     if not bool(torch.isfinite(norm)):
-        name = next(name for name, gradient in named if not bool(torch.isfinite(gradient).all()))
+        norms = [(name, torch.linalg.vector_norm(gradient)) for name, gradient in named]  # one may be too large itself
+        name = next((name for name, value in norms if not bool(torch.isfinite(value))), "all weights together")
         raise NonFiniteError(non_finite_text(f"the gradient of {name}", step, run))
     if config.gradient_clip is not None and float(norm) > config.gradient_clip:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.gradient_clip, norm)

@@ -12,7 +12,7 @@ from msvae.data import DataSet, check_data, load_data, names_own_data, prepared
 from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
-from msvae.training.checkpoint import RunFolder
+from msvae.training.checkpoint import Checkpoint, RunFolder
 from msvae.training.content_kind import with_content, with_known_content
 from msvae.training.devices import device_named, kept_random_state, native_precision, training_device
 from msvae.training.loop import fit
@@ -168,15 +168,14 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
         ) from None
     state = folder.state()
     if not state.finished:
-        left = _untrained_stages(folder, model)
+        left = _untrained_stages(state, model)
         what = f"the stages {', '.join(left)} are not trained" if left else f"it was stopped at step {state.step}"
         log.warning("The run %s is not finished: %s. msvae train --resume goes on.", path, what)
     return Run(folder, config, model.to(answers_on).eval())
 
 
-def _untrained_stages(folder: RunFolder, model: MultiSourceModel) -> list[str]:
+def _untrained_stages(state: Checkpoint, model: MultiSourceModel) -> list[str]:
     """The stages of an unfinished run that are still to come, the one at hand included; none of models of one stage."""
-    state = folder.state()
     done = state.extra.get("stages", {}).get("finished", [])
     left = [stage.name for stage in model.stages if stage.name not in done and stage.steps != 0]
     return [] if state.finished or len(model.stages) == 1 else left
@@ -265,7 +264,7 @@ def _inherit(model: MultiSourceModel, base: SharedFlow | None) -> None:
         model.extend(base)
     elif model.config.reuse is not None:
         run = open_run(model.config.reuse, device="cpu")
-        if "sources" in _untrained_stages(run.folder, run.model):
+        if "sources" in _untrained_stages(run.folder.state(), run.model):
             raise ConfigError(
                 f"Setting 'model.reuse': the autoencoders of {model.config.reuse} are not trained; resume it first."
             )
