@@ -152,6 +152,13 @@ class Source:
         return len(self.shape) == 3
 
     @property
+    def tolerated_range(self) -> tuple[float, float]:
+        """What values may be without complaint: the value range, and a thousandth of it beyond for rounding."""
+        low, high = self.value_range
+        slack = 1e-3 * (high - low)
+        return low - slack, high + slack
+
+    @property
     def value_count(self) -> int:
         """Number of values in one image of this source."""
         count = 1
@@ -315,11 +322,11 @@ def _check_values(batch: SourceBatch, sources: Sequence[Source]) -> None:
     if not names:
         return
     for name, (lowest, highest) in zip(names, torch.stack(extremes).tolist(), strict=True):
-        low, high = source_named(sources, name).value_range
+        source = source_named(sources, name)
+        (low, high), (least, most) = source.value_range, source.tolerated_range
         if lowest != lowest or highest != highest:
             raise SourceError(f"Source {name!r}: NaN in a present value. Mark the row absent, or mend the data.")
-        slack = 1e-3 * (high - low)
-        if lowest < low - slack or highest > high + slack:
+        if lowest < least or highest > most:
             raise SourceError(
                 f"Source {name!r}: expected values in [{low:g}, {high:g}], got [{lowest:g}, {highest:g}]. "
                 "Set the source's value_range, or rescale the data."

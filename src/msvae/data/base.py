@@ -200,10 +200,9 @@ def _length(rows: Rows, name: str) -> int:
 
 def _check_values(rows: Rows, source: Source, where: str) -> None:
     """Whole numbers that are steps of the value range are within it; all others are looked at."""
-    name, (low, high) = source.name, source.value_range
+    name, (low, high), (least, most) = source.name, source.value_range, source.tolerated_range
     if rows.values[name].dtype in STEPS and source.categories is None:
         return
-    slack = 1e-3 * (high - low)
     for part in torch.arange(len(rows)).split(CHECKED_AT_ONCE):
         known = part[rows.present[name][part]]
         stored = known if rows.chosen is None else rows.chosen[known]
@@ -214,7 +213,7 @@ def _check_values(rows: Rows, source: Source, where: str) -> None:
                 f"{where}: source {name!r} has NaN or infinity in row {int(known[infinite.nonzero()[0]])}. "
                 "Mark it absent, or mend it."
             )
-        outside = ((values < low - slack) | (values > high + slack)).any(dim=1)
+        outside = ((values < least) | (values > most)).any(dim=1)
         if bool(outside.any()):
             row = int(outside.nonzero()[0])
             raise DataError(
