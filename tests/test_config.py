@@ -75,6 +75,7 @@ def test_merging_leaves_the_base_alone() -> None:
         "training": {"steps": 2},
         "model": {"latent": 3},
     }
+    assert merged(base, dotted={"training": {"seed": 3}}) == {"training": {"steps": 1, "seed": 3}}
     assert base == {"training": {"steps": 1}}
     with pytest.raises(ConfigError, match="not a group"):
         merged({"training": 3}, dotted={"training.steps": 2})

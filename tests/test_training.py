@@ -378,6 +378,15 @@ def test_damaged_or_newer_descriptions_are_noticed(copied: RunFolder, name: str)
         open_run(copied.path)
 
 
+@pytest.mark.parametrize(("setting", "value"), [("method", "mopooe"), ("latent", -3)])
+def test_settings_of_a_run_that_do_not_fit_name_its_file(copied: RunFolder, setting: str, value: object) -> None:
+    content = json.loads((copied.path / "config.json").read_text())
+    content["config"]["model"][setting] = value
+    write_json(copied.path / "config.json", content)
+    with pytest.raises(ConfigError, match=r"config\.json: .*" + str(value)):
+        open_run(copied.path)
+
+
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds no run"):
         open_run(tmp_path / "nothing")

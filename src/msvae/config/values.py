@@ -24,7 +24,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], *, dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with some settings replaced, named as `training.steps`."""
+    """`base` with some settings replaced, named as `training.steps`; what a group is given is added to it."""
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
     for key, value in dotted.items():
         *rooms, last = key.split(".")
@@ -33,7 +33,8 @@ def merged(base: Mapping[str, Any], *, dotted: Mapping[str, Any]) -> dict[str, A
             target = target.setdefault(room, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"Setting {key!r}: {room!r} is not a group of settings.")
-        target[last] = value
+        added = isinstance(value, Mapping) and not rooms and isinstance(target.get(last), dict)
+        target[last] = {**target[last], **value} if added else value
     return result
 
 

@@ -243,11 +243,13 @@ class MultiSourceModel(nn.Module):
             SourceError: for an unknown source, a negative or non-finite weight, weight on a source that is not given,
                 or no weight at all.
         """
+        if not isinstance(weights, Mapping):
+            raise SourceError(f"Weights: expected {{source: weight}}, got {weights!r}.")
         for name, weight in weights.items():
             if name not in self.source_names:
                 raise SourceError(f"Weights: {unknown('source', name, self.source_names)}")
             if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-                raise SourceError(f"Weight of source {name!r}: expected a number >= 0, got {weight}.")
+                raise SourceError(f"Weight of source {name!r}: expected a number >= 0, got {weight!r}.")
             if weight > 0 and name not in given.present:
                 raise SourceError(f"Weight of source {name!r} is {weight:g}, but no image of it is given.")
         largest = max(weights.values(), default=0.0)

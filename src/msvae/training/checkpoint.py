@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from msvae.config import RunConfig, parse
-from msvae.errors import CheckpointError
+from msvae.errors import CheckpointError, ConfigError
 from msvae.source import Source
 from msvae.training.files import read_json, sha256, write_folder, write_json
 
@@ -102,7 +102,15 @@ class RunFolder:
         return content
 
     def config(self) -> RunConfig:
-        return parse(RunConfig, _field(self.description(), "config", dict, self.path))
+        """The run's settings.
+
+        Raises:
+            ConfigError: naming the file and every setting in it that does not fit.
+        """
+        try:
+            return parse(RunConfig, _field(self.description(), "config", dict, self.path))
+        except ConfigError as error:
+            raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
 
     def sources(self) -> tuple[Source, ...]:
         entries = _field(self.description(), "sources", list, self.path)

@@ -153,14 +153,16 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
 
     Raises:
         CheckpointError: if there is no run, or it is damaged or too new.
-        ConfigError: for a device that is not there.
+        ConfigError: for a device that is not there, or settings in the run's config.json that do not fit.
     """
     answers_on = device_named(device)
     folder = RunFolder(path)
     config = folder.config()
-    model = build_model(folder.sources(), config.model, _own_networks(folder, networks))
     try:
+        model = build_model(folder.sources(), config.model, _own_networks(folder, networks))
         model.load_state_dict(folder.model_weights())
+    except ConfigError as error:
+        raise ConfigError(f"{folder.path / 'config.json'}: {error}") from None
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise CheckpointError(
