@@ -81,14 +81,35 @@ def test_redraws_spare_guidance_and_leave_no_state(model: SharedFlow, monkeypatc
 
 def test_guidance_stays_within_its_bounds() -> None:
     assert enough_guidance(lambda _: 0.1, QUARTILE) == 1.0  # exactly: then nothing is evaluated twice
-    assert enough_guidance(lambda _: 0.9, QUARTILE) == pytest.approx(MOST_GUIDANCE, rel=0.025)
+    assert enough_guidance(lambda guidance: 5 - guidance, QUARTILE) == pytest.approx(MOST_GUIDANCE, rel=0.1)
 
 
-@pytest.mark.parametrize(("standard", "expected"), [(2.0, MOST_GUIDANCE), (-2.0, 1.0)])
+def test_where_no_guidance_is_enough_none_is_taken_that_does_not_help() -> None:
+    assert enough_guidance(lambda _: 0.9, QUARTILE) == 1.0
+    assert enough_guidance(lambda guidance: 0.8 + 0.01 * guidance, QUARTILE) == 1.0
+    best_at_two = enough_guidance(lambda guidance: 0.8 + 0.1 * abs(math.log(guidance / 2)), QUARTILE)
+    assert best_at_two == pytest.approx(2.0)
+    levels_off = enough_guidance(lambda guidance: 0.7 + 0.2 * math.exp(-3 * (guidance - 1)), QUARTILE)
+    assert 1.5 < levels_off < 2.1
+
+
+def test_guidance_is_found_between_too_little_and_harm() -> None:
+    found = enough_guidance(lambda guidance: 0.05 + 0.5 * abs(math.log(guidance / 2)), QUARTILE)
+    assert 0.05 + 0.5 * abs(math.log(found / 2)) <= QUARTILE
+    assert found < 2
+
+
+@pytest.mark.parametrize(("standard", "expected"), [(2.5, 2.5), (-2.0, 1.0), (9.0, 1.0)])
 def test_guidance_is_measured_against_real_images_unless_one_is_chosen(
-    model: SharedFlow, standard: float, expected: float
+    model: SharedFlow, monkeypatch: pytest.MonkeyPatch, standard: float, expected: float
 ) -> None:
-    """No cosine reaches 2, so no guidance is enough; every one is above -2, so none is needed."""
+    """Draws that agree with their codes as much as they are guided, or, with a standard out of reach, never enough."""
+
+    def rendered(self: SharedFlow, name: str, code: Tensor, noise: Tensor, guidance: float | None = None) -> Tensor:
+        return torch.full_like(noise, self.guidance if guidance is None else guidance)
+
+    monkeypatch.setattr(SharedFlow, "_rendered", rendered)
+    monkeypatch.setattr(SharedFlow, "_agreement", lambda self, name, latents, code: latents[:, 0])
     for name in model.source_names:
         model.agreement.measure(name, torch.full((10,), standard))
     assert model.guidance == 1.0

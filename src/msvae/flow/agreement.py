@@ -1,7 +1,7 @@
 """How well images say the shared code of their rows, by the measure of real images.
 
 What says its code worse than real images say theirs is drawn again; guidance is as strong as that leaves few such
-samples.
+samples, or no stronger than it helps.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +15,7 @@ LEVELS = 101  # quantiles at 0, .01, ..., 1
 QUARTILE = 0.25
 FEW = 0.1
 MOST_GUIDANCE, HALVINGS = 4.0, 5
+GUIDANCES, NEARLY = 7, 0.9
 
 
 class Agreement(nn.Module):
@@ -45,20 +46,35 @@ class Agreement(nn.Module):
 
 def enough_guidance(below_quartile: Callable[[float], float], allowed: float) -> float:
     """The least guidance, from 1 to 4, with which at most `allowed` of the samples are under the lower quartile of real
-    images.
+    images; where none is enough, the least that helps nearly as much as any.
 
-    With less, too many samples say their codes badly; with more, all say them better than real images do: prototypes.
+    With less, too many samples say their codes badly; with more, all say them better than real images do: prototypes,
+    and in the end images that are torn, which say their codes worse again.
 
     Args:
-        below_quartile: the share of samples, drawn with a guidance, that are under it; falls with guidance.
+        below_quartile: the share of samples, drawn with a guidance, that are under it.
         allowed: the share that may be: a quarter, as of real images, or `FEW` where bad draws are drawn again, since
             what is left then is bad in a code that hardly anything says well.
     """
     low, high = 1.0, MOST_GUIDANCE
+    if below_quartile(high) > allowed:
+        return _most_useful(below_quartile, allowed)
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if below_quartile(middle) > allowed else (low, middle)
     return 1.0 if low == 1.0 else (low * high) ** 0.5  # next to none would cost as much as any
+
+
+def _most_useful(below_quartile: Callable[[float], float], allowed: float) -> float:
+    """The first of some guidances that is enough, or else the first that has `NEARLY` of what the best one gains."""
+    shares: dict[float, float] = {}
+    for place in range(GUIDANCES):
+        guidance = MOST_GUIDANCE ** (place / (GUIDANCES - 1))
+        shares[guidance] = below_quartile(guidance)
+        if shares[guidance] <= allowed:
+            return guidance
+    enough = shares[1.0] - NEARLY * (shares[1.0] - min(shares.values()))
+    return next(guidance for guidance, share in shares.items() if share <= enough)
 
 
 def agreement(
