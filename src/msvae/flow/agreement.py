@@ -1,7 +1,7 @@
 """How well images say the shared code of their rows, by the measure of real images.
 
 What says its code worse than real images say theirs is drawn again; guidance is as strong as that leaves few such
-samples, or no stronger than it helps.
+samples, and no stronger than it helps.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 LEVELS = 101  # quantiles at 0, .01, ..., 1
 QUARTILE = 0.25
 FEW = 0.1
-MOST_GUIDANCE, HALVINGS = 4.0, 5
-GUIDANCES, NEARLY = 7, 0.9
+MOST_GUIDANCE, HALVINGS, GUIDANCES = 4.0, 5, 7
 
 
 class Agreement(nn.Module):
@@ -46,7 +45,7 @@ class Agreement(nn.Module):
 
 def enough_guidance(below_quartile: Callable[[float], float], allowed: float) -> float:
     """The least guidance, from 1 to 4, with which at most `allowed` of the samples are under the lower quartile of real
-    images; where none is enough, the least that helps nearly as much as any.
+    images; where none is enough, the one with the fewest of them.
 
     With less, too many samples say their codes badly; with more, all say them better than real images do: prototypes,
     and in the end images that are torn, which say their codes worse again.
@@ -58,23 +57,22 @@ def enough_guidance(below_quartile: Callable[[float], float], allowed: float) ->
     """
     low, high = 1.0, MOST_GUIDANCE
     if below_quartile(high) > allowed:
-        return _most_useful(below_quartile, allowed)
+        return _best_guidance(below_quartile, allowed)
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if below_quartile(middle) > allowed else (low, middle)
     return 1.0 if low == 1.0 else (low * high) ** 0.5  # next to none would cost as much as any
 
 
-def _most_useful(below_quartile: Callable[[float], float], allowed: float) -> float:
-    """The first of some guidances that is enough, or else the first that has `NEARLY` of what the best one gains."""
+def _best_guidance(below_quartile: Callable[[float], float], allowed: float) -> float:
+    """The first of some guidances that is enough, or else the best of them."""
     shares: dict[float, float] = {}
     for place in range(GUIDANCES):
         guidance = MOST_GUIDANCE ** (place / (GUIDANCES - 1))
         shares[guidance] = below_quartile(guidance)
         if shares[guidance] <= allowed:
             return guidance
-    enough = shares[1.0] - NEARLY * (shares[1.0] - min(shares.values()))
-    return next(guidance for guidance, share in shares.items() if share <= enough)
+    return min(shares, key=shares.__getitem__)
 
 
 def agreement(
