@@ -156,8 +156,8 @@ def test_each_stage_changes_its_own_part_alone(passing: None, tmp_path: Path) ->
     ).model
     whole = train_run(config(), tmp_path / "whole", data=DATA).model
     before, after = short.state_dict(), whole.state_dict()
-    for name in before:
-        assert torch.equal(before[name], after[name]) == (not name.startswith(("renderer", "measured_guidance"))), name
+    for name in before.keys() - {"measured_guidance"}:  # which is 1 before the renderer's stage, and may be after it
+        assert torch.equal(before[name], after[name]) == (not name.startswith("renderer")), name
 
 
 def test_a_failed_gate_stops_with_everything_kept_and_resuming_goes_on(
