@@ -56,23 +56,25 @@ def enough_guidance(below_quartile: Callable[[float], float], allowed: float) ->
             what is left then is bad in a code that hardly anything says well.
     """
     low, high = 1.0, MOST_GUIDANCE
-    if below_quartile(high) > allowed:
-        return _best_guidance(below_quartile, allowed)
+    at_most = below_quartile(MOST_GUIDANCE)
+    if at_most > allowed:
+        return _best_guidance(below_quartile, allowed, at_most)
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if below_quartile(middle) > allowed else (low, middle)
     return 1.0 if low == 1.0 else (low * high) ** 0.5  # next to none would cost as much as any
 
 
-def _best_guidance(below_quartile: Callable[[float], float], allowed: float) -> float:
-    """The first of some guidances that is enough, or else the best of them."""
+def _best_guidance(below_quartile: Callable[[float], float], allowed: float, at_most: float) -> float:
+    """The first of some guidances that is enough, or else the best of them; `at_most` is known of the last one."""
     shares: dict[float, float] = {}
-    for place in range(GUIDANCES):
+    for place in range(GUIDANCES - 1):
         guidance = MOST_GUIDANCE ** (place / (GUIDANCES - 1))
         shares[guidance] = below_quartile(guidance)
         if shares[guidance] <= allowed:
             return guidance
-    return min(shares, key=shares.__getitem__)
+    shares[MOST_GUIDANCE] = at_most
+    return min(shares, key=shares.__getitem__)  # the least of equals
 
 
 def agreement(
