@@ -1,5 +1,6 @@
 """The flow as a model and as a run: stages, gates, exact resume in any of them, fusion, adding a source."""
 
+import copy
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import msvae
 from conftest import TINY_TRAINING, lacking, random_batch, tiny_model, tiny_settings
@@ -18,6 +20,7 @@ from msvae.data import DataSet, Rows, complete_rows, prepared
 from msvae.errors import ConfigError, GateError, Interrupted, SourceError
 from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.flow.autoencoders import Standardiser
+from msvae.flow.coded import CodeEvidence
 from msvae.models import SharedFlow, build_model
 from msvae.models.stages import RowSource, Stage
 from msvae.posterior import Posterior
@@ -426,7 +429,68 @@ def test_a_product_in_place_of_the_converter_has_no_stage_and_draws_normal_codes
     batch = DATA.split("test").batch(slice(0, 4))
     rule = run.model.encode(batch.select(["a"]), rule="product").sample(generator())
     torch.testing.assert_close(run.model.codes(batch.select(["a"]), 1, None, "sample", "own", generator()), rule)
-    assert float(run.model.draw(2000, generator()).std()) == pytest.approx(1.0, abs=0.05)
+    assert float(run.model.draw(2000, generator(), from_prior=True).std()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_who_draws_codes_given_sources_is_measured(straight: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A converter of three steps knows less than a mixture; one that is compared with noise does not."""
+    model = copy.deepcopy(straight.model)
+    assert bool(model.mixture_is_nearer)
+    batch = DATA.split("test").batch(slice(0, 4)).select(["a"])
+
+    def drawn(codes_by: str | None) -> Tensor:
+        model.sampling = replace(model.sampling, codes_by=codes_by)
+        return model.codes(batch, 3, None, "sample", "own", generator())
+
+    assert torch.equal(drawn(None), drawn("mixture"))
+    assert not torch.equal(drawn(None), drawn("converter"))
+
+    def noise(evidence: CodeEvidence, weights: None, generator: torch.Generator) -> Tensor:
+        return 100 * torch.randn(evidence.present.shape[1], model.sampler.means.shape[1])
+
+    monkeypatch.setattr(model, "_drawn_by_mixture", noise)
+    model.end_stage("converter", DATA.split("train"))
+    assert not bool(model.mixture_is_nearer)
+    assert torch.equal(drawn(None), drawn("converter"))
+    assert straight.model.draw(3, generator()).shape == straight.model.draw(3, generator(), from_prior=True).shape
+
+
+def test_a_source_that_is_given_narrows_what_the_mixture_draws(straight: Run) -> None:
+    model = straight.model.eval()
+    batch = DATA.split("test").batch(slice(0, 6))
+    evidence = model.content.evidence(batch.select(["a"]))
+    draws = torch.stack([model._drawn_by_mixture(evidence, None, generator(seed)) for seed in range(200)])
+    free = model.draw(2000, generator())
+    assert float(draws.var(dim=0).mean()) < min(float(free.var(dim=0).mean()), 1.1 * float(model.spread[0].mean()))
+
+
+def test_rows_without_sources_are_drawn_by_the_sampler_beside_others(
+    straight: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copy.deepcopy(straight.model).eval()
+    monkeypatch.setattr(
+        model.sampler, "sample", lambda rows, generator: torch.full((rows, model.sampler.means.shape[1]), 7.0)
+    )
+    model.sampling = replace(model.sampling, codes_by="converter")
+    batch = lacking(DATA.split("test").batch(slice(0, 4)), {name: [1] for name in model.source_names}, 0.0)
+    codes = model.codes(batch, 2, None, "sample", "own", generator())
+    assert codes.eq(7).all(dim=1).tolist() == [False, False, True, True, False, False, False, False]
+    assert bool(model.codes(model.nothing(2), 1, None, "sample", "own", generator()).eq(7).all())
+
+
+def test_a_run_of_before_samplers_draws_from_its_converter_as_it_did(passing: None, tmp_path: Path) -> None:
+    run = train_run(config(**{"model.sampler": "none"}), tmp_path / "run", data=DATA)
+    path = run.folder.path / "config.json"
+    content = json.loads(path.read_text())
+    for name in ("sampler", "sampler_components", "codes_by"):
+        del content["config"]["model"][name]
+    path.write_text(json.dumps({**content, "format_version": 1}))
+    opened = open_run(run.folder.path).model
+    assert not opened.has_fitted_sampler
+    assert torch.equal(opened.draw(4, generator()), run.model.draw(4, generator()))
+    opened.sampling = replace(opened.sampling, codes_by="mixture")
+    with pytest.raises(ConfigError, match="no fitted mixture"):
+        opened.sample(DATA.split("test").batch(slice(0, 2)))
 
 
 def test_the_converter_learns_its_own_draws_only_when_it_can_draw() -> None:
@@ -521,11 +585,17 @@ def generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("rule", ["own", "product", "barycenter", "flow", "appearance"])
+@pytest.mark.parametrize("rule", ["own", "own, by the mixture", "product", "barycenter", "flow", "appearance"])
 @pytest.mark.parametrize("mode", ["mean", "sample"])
 def test_fusion_identities_of_all_rules(rule: str, mode: msvae.models.base.Mode) -> None:
     """Weight 0 removes a source exactly; a one-hot weight is the answer given that source alone."""
     model = tiny_model("flow", [Source(name, (3, 8, 8)) for name in ("blue", "grey", "green")]).eval()
+    if rule == "own, by the mixture":
+        assert isinstance(model, msvae.models.SharedFlow)
+        assert model.sampler is not None
+        model.sampler.fit(torch.randn(200, model.content.size, generator=generator()))
+        model.mixture_is_nearer.fill_(True)
+        rule = "own"
     batch = random_batch(model)
     two, three = {"blue": 0.3, "green": 0.7}, {"blue": 0.3, "grey": 0.0, "green": 0.7}
     without = model.sample(batch.select(["blue", "green"]), weights=two, mode=mode, rule=rule, generator=generator())

@@ -44,6 +44,9 @@ class FlowConfig(Settings):
         patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
             takes the whole map as one vector, through a residual MLP. Where it is not chosen, content on a grid and
             budgets of 10 minutes or more have tokens (`msvae.training.renderer_kind`).
+        sampler, sampler_components: what is fitted to the codes of training rows at the end of their stage, to draw
+            codes from nothing: a `mixture` of so many Gaussians (0 for none), `flow` (a normalizing flow, extra
+            `flows`), or `none`: the converter given nothing, which is this model's prior. Content on a grid has none.
         aligned, aligned_width: for sources that show one scene pixel by pixel: whether answers to given sources are
             drawn on what these show (`msvae.flow.alignment`), and channels of the largest maps of that U-Net.
         dropped: share of rows that the renderer sees without their code, for guidance.
@@ -55,6 +58,9 @@ class FlowConfig(Settings):
             the converter's; 1 is unguided. Without a number for guidance, it is measured at the end of training: what
             makes samples say their codes as well as real images do (`msvae.flow.agreement`).
         begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
+        codes_by: who draws codes given sources: the `converter`, or the `mixture` (of `sampler`) in closed form, each
+            source being a Gaussian observation of the code. Without a choice it is whichever comes nearer to the codes
+            of training rows at the end of the converter's stage (`msvae.metrics.energy_score`).
         code_steps, image_steps, early, solver: steps of the two flows; how much shorter the renderer's first steps are
             than its last; `adams` (second order) or `euler` (`msvae.flow.sampler`).
         redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
@@ -92,6 +98,8 @@ class FlowConfig(Settings):
     renderer_depth: int = Field(default=4, ge=1, le=64)
     heads: int = Field(default=4, ge=1, le=64)
     patch: int | None = Field(default=None, ge=1, le=32)
+    sampler: Literal["mixture", "flow", "none"] = "mixture"
+    sampler_components: int = Field(default=20, ge=0, le=1000)
     aligned: bool = False
     aligned_width: int = Field(default=32, ge=8, le=1024, multiple_of=8)
     dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
@@ -101,6 +109,7 @@ class FlowConfig(Settings):
     guidance: float | None = Field(default=None, ge=0.0, le=20.0)
     begins: float = Field(default=0.0, ge=0.0, le=1.0)
     evidence: float = Field(default=2.0, ge=0.0, le=20.0)
+    codes_by: Literal["converter", "mixture"] | None = None
     code_steps: int = Field(default=8, ge=1, le=1000)
     image_steps: int = Field(default=4, ge=1, le=1000)
     early: float = Field(default=2.3, gt=0.0, le=100.0)
@@ -118,7 +127,8 @@ class FlowConfig(Settings):
     def _defaults_that_follow_from_others(
         cls, values: Any, handler: ModelWrapValidatorHandler[FlowConfig]
     ) -> FlowConfig:
-        """Scenes have sizes of their own; content on a grid needs a renderer of tokens, and those are narrow.
+        """Scenes have sizes of their own; content on a grid needs a renderer of tokens, and those are narrow; its codes
+        are too long for a mixture.
 
         Nobody chose these: they do not count among `model_fields_set`.
         """
@@ -128,7 +138,7 @@ class FlowConfig(Settings):
         if values.get("content") == "scene":
             following = {**SCENE_SETTINGS, **following}
         if following.get("grid", 1) != 1:
-            following = {"patch": 1, **following}
+            following = {"patch": 1, "sampler": "none", **following}
         if following.get("patch") is not None:
             following = {"renderer_width": TOKEN_WIDTH, **following}
         config = handler(following)
@@ -139,6 +149,8 @@ class FlowConfig(Settings):
     def _heads_divide_widths(self) -> FlowConfig:
         if self.grid > 1 and self.patch is None:
             raise ValueError("content on a grid (grid > 1) needs a renderer of tokens: give patch a number")
+        if self.codes_by == "mixture" and (self.sampler != "mixture" or not self.sampler_components):
+            raise ValueError("codes_by mixture needs one: set sampler to mixture, with components")
         for width in (self.converter_width, self.renderer_width):
             if width % self.heads:
                 raise ValueError(f"width {width} of a Transformer is no multiple of its {self.heads} heads")
@@ -150,6 +162,7 @@ SAMPLING_SETTINGS = (
     "guidance",
     "begins",
     "evidence",
+    "codes_by",
     "code_steps",
     "image_steps",
     "early",

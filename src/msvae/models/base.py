@@ -12,6 +12,7 @@ from msvae.errors import ConfigError, SourceError, unknown
 from msvae.models.stages import RowSource, Stage
 from msvae.objectives.base import Loss
 from msvae.posterior import Posterior
+from msvae.priors import Sampler
 from msvae.source import Source, SourceBatch, source_named
 
 Mode = Literal["sample", "mean"]
@@ -49,6 +50,7 @@ class MultiSourceModel(nn.Module):
             raise SourceError(f"Source names must differ, got {names}.")
         self.sources = tuple(sources)
         self.source_names = tuple(names)
+        self.sampler: Sampler | None = None
 
     @property
     def latent_rules(self) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ class MultiSourceModel(nn.Module):
     @property
     def has_fitted_sampler(self) -> bool:
         """Whether `draw` has more to draw from than the prior."""
-        return False
+        return self.sampler is not None and self.sampler.is_fitted
 
     @property
     def needs_complete_rows(self) -> bool:

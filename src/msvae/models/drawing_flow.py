@@ -32,6 +32,7 @@ class Sampling:
             measured at the end of training.
         begins: time of the path from noise (0) to data (1) at which that guidance begins.
         evidence: how much of what the given sources add to the converter's flow; 1 is the flow as trained.
+        codes_by: who draws codes given sources: `converter`, `mixture`, or None for what was measured in training.
         code_steps, image_steps: steps of converter and renderer.
         early: how much shorter the renderer's first steps are than its last.
         solver: how steps are taken (`msvae.flow.sampler.sample`).
@@ -46,6 +47,7 @@ class Sampling:
     code_steps: int
     image_steps: int
     early: float = 1.0
+    codes_by: str | None = None
     solver: flow.Solver = "adams"
     redraws: int = 0
     doubted: float = 0.0
@@ -96,18 +98,17 @@ class DrawingFlow(StagedFlow):
 
         self.measured_guidance.fill_(enough_guidance(below_quartile, FEW if again else QUARTILE))
 
-    def _slots(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows slots size"]:
-        return code.unflatten(1, (self.content.slots, self.content.size))
-
     def _draw(self, velocity: flow.Velocity, rows: int, generator: Generator | None) -> Float[Tensor, "rows latent"]:
-        shape = (rows, self.content.slots, self.content.size)
-        noise = torch.randn(shape, generator=generator, device=self.device)
-        return flow.sample(velocity, noise, self.sampling.code_steps, solver=self.sampling.solver).flatten(1)
+        return self._drawn(velocity, rows, self.sampling.code_steps, generator, self.sampling.solver).flatten(1)
 
     def draw(
         self, rows: int, generator: Generator | None = None, *, from_prior: bool = False
     ) -> Float[Tensor, "rows latent"]:
-        """Codes from the converter's flow given nothing, which is this model's prior; without that flow N(0, I)."""
+        """Codes from the fitted sampler; without one (or `from_prior`) from this model's prior: the converter's flow
+        given nothing, and without that flow N(0, I)."""
+        if self.has_fitted_sampler and not from_prior:
+            assert self.sampler is not None
+            return self.sampler.sample(rows, generator)
         if self.config.converter == "product":
             size = self.content.slots * self.content.size
             return torch.randn(rows, size, generator=generator, device=self.device)

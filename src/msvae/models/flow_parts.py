@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from msvae.config import FlowConfig
 from msvae.errors import ConfigError
@@ -16,8 +16,10 @@ from msvae.flow.converter import Converter
 from msvae.flow.fields import GridField, VectorField
 from msvae.flow.grain import Grain
 from msvae.flow.renderer import Renderer
+from msvae.flow.sampler import Solver, Velocity, sample
 from msvae.models.base import MultiSourceModel
 from msvae.networks.spatial import MapNetworks
+from msvae.priors import FittedMixture, build_sampler
 from msvae.source import Source, SourceBatch
 
 AUTOENCODER_SIZES = ("channels", "side", "width", "refine", "shared_trunk")
@@ -59,6 +61,10 @@ class FlowParts(MultiSourceModel):
         only_mean = config.renderer == "mean"
         self.renderer = Renderer(shapes, slots, size, field, width, config.dropped, only_mean)
         self.standard = Standardiser(slots * size)
+        self.sampler = build_sampler(config, slots * size)
+        if isinstance(self.sampler, FittedMixture):
+            self.mixture_is_nearer: Tensor
+            self.register_buffer("mixture_is_nearer", torch.zeros((), dtype=torch.bool))
         self.agreement = Agreement(names)
         self.spread: Tensor
         self.register_buffer("spread", torch.ones(len(names), slots * size))
@@ -121,6 +127,43 @@ class FlowParts(MultiSourceModel):
         found = {name: value.detach() for name, value in (latents or self._latents(batch)).items()}
         present = dict(zip(self.source_names, evidence.present, strict=True))
         return CodedBatch({}, present, found, evidence)
+
+    @property
+    def _has_fitted_mixture(self) -> bool:
+        return isinstance(self.sampler, FittedMixture) and self.sampler.is_fitted
+
+    def _codes_by_mixture(self, chosen: str | None) -> bool:
+        """Whether the mixture draws codes given sources, not the converter: by choice, or else by measurement."""
+        if chosen is None:
+            return self._has_fitted_mixture and bool(self.mixture_is_nearer)
+        return chosen == "mixture"
+
+    def _slots(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows slots size"]:
+        return code.unflatten(1, (self.content.slots, self.content.size))
+
+    def _drawn(
+        self, velocity: Velocity, rows: int, steps: int, generator: Generator | None, solver: Solver = "adams"
+    ) -> Float[Tensor, "rows slots size"]:
+        """Codes by a velocity field of the converter."""
+        shape = (rows, self.content.slots, self.content.size)
+        noise = torch.randn(shape, generator=generator, device=self.device)
+        return sample(velocity, noise, steps, solver=solver)
+
+    def _drawn_by_mixture(
+        self, evidence: CodeEvidence, weights: Float[Tensor, " sources"] | None, generator: Generator | None
+    ) -> Float[Tensor, "rows latent"]:
+        """Codes given the present sources in closed form: each one's own code is an observation, with its spread.
+
+        Raises:
+            ConfigError: if no mixture was fitted in training.
+        """
+        if not isinstance(self.sampler, FittedMixture) or not self.sampler.is_fitted:
+            raise ConfigError("codes_by: this model has no fitted mixture to draw codes by (model.sampler).")
+        counts = evidence.present.float() if weights is None else weights[:, None] * evidence.present
+        used = counts.any(dim=1)  # what no row has changes nothing, not even how sums are rounded
+        precisions = counts[used, :, None] / self.spread[used, None]
+        means = self._standardised(evidence.tokens[used].flatten(0, 1)).view_as(precisions)
+        return self.sampler.sample_given(precisions.sum(dim=0), (precisions * means).sum(dim=0), generator)
 
     def _standardised(self, tokens: Float[Tensor, "rows slots size"]) -> Float[Tensor, "rows slots size"]:
         return self.standard(tokens.flatten(1)).view_as(tokens)

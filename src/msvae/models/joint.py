@@ -78,10 +78,6 @@ class JointVAE(MultiSourceModel):
             return ("own",)
         return ("own", "product", "barycenter")
 
-    @property
-    def has_fitted_sampler(self) -> bool:
-        return self.sampler is not None and self.sampler.is_fitted
-
     def tell_progress(self, share: float, steps: int) -> None:
         self.progress = share
 

@@ -98,20 +98,29 @@ class SharedFlow(DrawingFlow):
     ) -> Float[Tensor, "samples latent"]:
         given = given.to(self.device)
         self.check_rule(rule)
-        if self.config.converter == "product" and rule in ("own", "appearance"):
+        own = rule in ("own", "appearance")
+        by_mixture = own and self._codes_by_mixture(self.sampling.codes_by)
+        if own and self.config.converter == "product" and not by_mixture:
             rule = "product"
         if mode == "mean" or rule in ("product", "barycenter"):
             return super().codes(given, n, weights, mode, rule, generator)
         check_batch(given, self.sources, allow_empty_rows=True)
         vector = None if weights is None else self.weight_vector(weights, given)
         evidence = _repeated(self.content.evidence(given), n)
+        if by_mixture:
+            return self._drawn_by_mixture(evidence, vector, generator)
         rows = len(given) * n
+        nothing = ~evidence.present.any(dim=0)
+        fitted = self.has_fitted_sampler and bool(nothing.any())  # else the converter draws all rows at once
+        if fitted and bool(nothing.all()):
+            return self.draw(rows, generator)
         if rule == "flow":
             velocity = self.converter.composed(evidence, self._shares(vector, evidence.present))
         else:
             log_weights = None if vector is None else log_of(vector, rows)
             velocity = self.converter.guided(evidence, self.sampling.evidence, log_weights)
-        return self._draw(velocity, rows, generator)
+        codes = self._draw(velocity, rows, generator)
+        return torch.where(nothing[:, None], self.draw(rows, generator), codes) if fitted else codes
 
     @torch.no_grad()
     def answer(

@@ -3,23 +3,25 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from msvae import flow
 from msvae.config import FlowConfig
 from msvae.flow.agreement import agreement
 from msvae.flow.autoencoders import present_values, rows_by_source
 from msvae.flow.coded import CodedBatch, CodeEvidence, joined
 from msvae.flow.content import pooled
+from msvae.metrics import energy_score
 from msvae.models.base import Loss
 from msvae.models.flow_parts import FlowParts
 from msvae.models.stages import RowSource, Stage, in_chunks, rows_at_once
 from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
-from msvae.subsets import one_of
+from msvae.subsets import one_of, random_half
 
 GRAIN_VALUES = 5_000_000  # of each source's training images: 2,000 rows of 28 x 28 pixels
+SAMPLER_ROWS = 10_000
+JUDGED_ROWS, JUDGED_DRAWS = 500, 4  # of codes given sources
 TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
 FEWEST_ROWS = 0.25  # of `training.batch_size`, however many tokens a row has
@@ -99,6 +101,8 @@ class StagedFlow(FlowParts):
             self._end_sources(rows)
         elif name == "code":
             self._end_code(rows)
+        elif name == "converter" and self._has_fitted_mixture and not self.config.trained:
+            self._measure_codes(rows)
         self.train()
 
     def _end_sources(self, rows: RowSource) -> None:
@@ -118,12 +122,29 @@ class StagedFlow(FlowParts):
             self.content.begin_with(self.autoencoders.networks)
 
     def _end_code(self, rows: RowSource) -> None:
-        """Exact statistics of the code over the training rows: its spread, and how well images say it."""
+        """Exact statistics of the code over the training rows: its density, its spread, and how well images say it."""
         evidence = self._coded_rows(rows).evidence
         if not self.config.trained:
             self.standard.calibrate(pooled(evidence).flatten(1))
+            self._fit_sampler(evidence)
         self._measure_spread(evidence)
         self._measure_agreement(evidence)
+
+    def _measure_codes(self, rows: RowSource) -> None:
+        """Whether codes given some of a row's sources come nearer to that of all by the mixture or the converter."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        parts = _spread_out(len(rows), JUDGED_ROWS).split(rows_at_once(self.sources))
+        evidence = joined([self._coded(rows.batch(part).to(self.device)) for part in parts]).evidence
+        evidence = evidence.rows((evidence.present.sum(dim=0) > 1).nonzero().squeeze(1))
+        if not evidence.present.shape[1]:
+            return
+        asked = evidence.restricted(random_half(evidence.present, generator))
+        truth = self._whole(evidence).flatten(1)
+        velocity, steps = self.converter.velocity(asked), self.config.code_steps
+        by_mixture = [self._drawn_by_mixture(asked, None, generator) for _ in range(JUDGED_DRAWS)]
+        by_converter = [self._drawn(velocity, len(truth), steps, generator).flatten(1) for _ in range(JUDGED_DRAWS)]
+        scores = [energy_score(torch.stack(drawn), truth) for drawn in (by_mixture, by_converter)]
+        self.mixture_is_nearer.fill_(bool(scores[0] < scores[1]))
 
     def _batches(self, rows: RowSource) -> Iterator[SourceBatch]:
         """All rows, as many at a time as are encoded together."""
@@ -136,13 +157,19 @@ class StagedFlow(FlowParts):
         """The noise in what reconstructions leave of images from all over the training set."""
         left: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
         enough = max(1, GRAIN_VALUES // max(source.value_count for source in self.sources))
-        for index in torch.linspace(0, len(rows) - 1, min(len(rows), enough)).long().split(rows_at_once(self.sources)):
+        for index in _spread_out(len(rows), enough).split(rows_at_once(self.sources)):
             values = present_values(rows.batch(index).to(self.device), self.trained_sources)
             for source, latents in self.autoencoders.latents(values).items():
                 left[source].append(values[source] - self.autoencoders.image(source, latents))
         for source, parts in left.items():
             if parts:
                 self.grain.measure(source, torch.cat(parts))
+
+    def _fit_sampler(self, evidence: CodeEvidence) -> None:
+        """To the codes of rows from all over the training set."""
+        if self.sampler is not None:
+            codes = self._whole(evidence).flatten(1)
+            self.sampler.fit(codes[_spread_out(len(codes), SAMPLER_ROWS).to(codes.device)])
 
     def _measure_spread(self, evidence: CodeEvidence) -> None:
         """How far each source's own code is from that of all: the variance of the experts."""
@@ -219,10 +246,8 @@ class StagedFlow(FlowParts):
         known = others.present.any(dim=0) | drawn
         index = drawn.nonzero().squeeze(1)
         if len(index):
-            start = torch.randn(code[index].shape, generator=generator, device=self.device)
             with without_gradient():
-                sampled = flow.sample(self.converter.velocity(others.rows(index)), start, TRAINING_CODE_STEPS)
-            code = code.index_copy(0, index, sampled)
+                code = code.index_copy(0, index, self._drawn_for_training(others.rows(index), generator))
         mine = rows_by_source(self.source_names, target)
         if not mine:
             return code.new_zeros(())
@@ -233,9 +258,23 @@ class StagedFlow(FlowParts):
             generator,
         )
 
+    def _drawn_for_training(
+        self, evidence: CodeEvidence, generator: Generator | None
+    ) -> Float[Tensor, "rows slots size"]:
+        """Codes by whoever will answer questions; the converter takes fewer steps."""
+        if self._has_fitted_mixture and self._codes_by_mixture(self.config.codes_by):
+            return self._slots(self._drawn_by_mixture(evidence, None, generator))
+        rows = evidence.present.shape[1]
+        return self._drawn(self.converter.velocity(evidence), rows, TRAINING_CODE_STEPS, generator, "euler")
+
     def _one_trained(
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
     ) -> Bool[Tensor, "sources rows"]:
         """A random one of each row's sources, of those whose networks are trained; none in rows without."""
         trained = torch.tensor([name in self.trained_sources for name in self.source_names], device=self.device)
         return one_of(present & trained[:, None], generator)
+
+
+def _spread_out(rows: int, some: int) -> Int[Tensor, " some"]:
+    """At most so many rows from all over."""
+    return torch.linspace(0, rows - 1, min(rows, some)).long()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from msvae.config import ModelConfig
+from msvae.config import FlowConfig, ModelConfig
 from msvae.errors import ConfigError, unknown
 from msvae.priors.base import Prior
 from msvae.priors.fitted import FittedMixture
@@ -16,13 +16,13 @@ PRIORS: dict[str, Callable[[ModelConfig, int], Prior]] = {
     "mixture": lambda config, latent: LearnedMixturePrior(latent, config.prior_components),
 }
 
-SAMPLERS: dict[str, Callable[[ModelConfig, int], FittedMixture | FittedFlow | None]] = {
-    "none": lambda config, latent: None,
-    "mixture": lambda config, latent: (
-        FittedMixture(config.sampler_components, latent) if config.sampler_components else None
-    ),
-    "flow": lambda config, latent: FittedFlow(latent),
-    "masked_diffusion": lambda config, latent: None,  # a model of its own, see `msvae.models.masked_diffusion`
+Sampler = FittedMixture | FittedFlow
+
+SAMPLERS: dict[str, Callable[[int, int], Sampler | None]] = {
+    "none": lambda components, latent: None,
+    "mixture": lambda components, latent: FittedMixture(components, latent) if components else None,
+    "flow": lambda components, latent: FittedFlow(latent),
+    "masked_diffusion": lambda components, latent: None,  # a model of its own, see `msvae.models.masked_diffusion`
 }
 
 
@@ -37,15 +37,25 @@ def build_prior(config: ModelConfig, latent: int) -> Prior:
     return PRIORS[config.prior](config, latent)
 
 
-def build_sampler(config: ModelConfig, latent: int) -> FittedMixture | FittedFlow | None:
-    """The sampler that the settings name, to be fitted after training; None for the prior alone.
+def build_sampler(config: ModelConfig | FlowConfig, latent: int) -> Sampler | None:
+    """The sampler that the settings name, to be fitted to codes of that length; None for the prior alone.
 
     Raises:
         ConfigError: for an unknown name, or a flow without zuko.
     """
     if config.sampler not in SAMPLERS:
         raise ConfigError(unknown("sampler", config.sampler, SAMPLERS))
-    return SAMPLERS[config.sampler](config, latent)
+    return SAMPLERS[config.sampler](config.sampler_components, latent)
 
 
-__all__ = ["PRIORS", "SAMPLERS", "Guard", "Prior", "StandardPrior", "build_prior", "build_sampler"]
+__all__ = [
+    "PRIORS",
+    "SAMPLERS",
+    "FittedMixture",
+    "Guard",
+    "Prior",
+    "Sampler",
+    "StandardPrior",
+    "build_prior",
+    "build_sampler",
+]

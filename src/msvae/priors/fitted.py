@@ -65,6 +65,47 @@ class FittedMixture(Prior):
         noise = torch.randn(rows, self.means.shape[1], generator=generator, device=self.means.device)
         return self.means[component] + torch.einsum("bij,bj->bi", self.factors[component], noise)
 
+    def sample_given(
+        self,
+        precision: Float[Tensor, "rows latent"],
+        pull: Float[Tensor, "rows latent"],
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "rows latent"]:
+        """Codes z given observations y_m ~ N(z, 1 / precision_m) of them, this mixture being their prior.
+
+        The posterior is a mixture again: with L L' the covariance of a component, Lambda the precision and
+        C C' = I + L' Lambda L, that component becomes N(mean + L C^-T u, L C^-T C^-1 L') where
+        u = C^-1 L' (pull - Lambda mean).
+
+        Args:
+            precision: the sum of the observations' precisions; rows of zeros draw from the mixture itself.
+            pull: the sum of precision_m y_m.
+        """
+        patterns, pattern_of = precision.unique(dim=0, return_inverse=True)  # rows with the same sources have the same
+        codes = torch.empty_like(pull)
+        for index, pattern in enumerate(patterns):
+            rows = (pattern_of == index).nonzero().squeeze(1)
+            codes[rows] = self._given(pattern, pull[rows], generator)
+        return codes
+
+    def _given(
+        self, precision: Float[Tensor, " latent"], pull: Float[Tensor, "rows latent"], generator: Generator | None
+    ) -> Float[Tensor, "rows latent"]:
+        seen = self.factors.mT @ (precision[:, None] * self.factors)
+        root = torch.linalg.cholesky(torch.eye(len(precision), device=seen.device) + seen)
+        away = pull[:, None] - precision * self.means
+        moved = torch.linalg.solve_triangular(root, self.factors.mT @ away.permute(1, 2, 0), upper=False).permute(
+            2, 0, 1
+        )
+        misfit = torch.where(precision > 0, away.square() / precision, 0.0).sum(dim=2)
+        volume = root.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+        evidence = self.weights.log() + 0.5 * (moved.square().sum(dim=2) - misfit) - volume
+        component = torch.multinomial(evidence.softmax(dim=1), 1, generator=generator).squeeze(1)
+        noise = torch.randn(pull.shape, generator=generator, device=pull.device)
+        widths = torch.linalg.solve_triangular(root, self.factors.mT, upper=False).mT  # L C^-T
+        here = moved[torch.arange(len(pull), device=pull.device), component]
+        return self.means[component] + torch.einsum("rij,rj->ri", widths[component], here + noise)
+
     def log_density(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, " rows"]:
         components = torch.distributions.MultivariateNormal(self.means, scale_tril=self.factors)
         return torch.logsumexp(self.weights.log() + components.log_prob(code[:, None, :]), dim=1)

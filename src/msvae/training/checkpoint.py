@@ -24,7 +24,7 @@ from msvae.errors import CheckpointError, ConfigError
 from msvae.source import Source
 from msvae.training.files import read_json, sha256, write_folder, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # in 1 flows had no sampler
 KEPT_CHECKPOINTS = 2
 MODEL_FILE, TRAINING_FILE, MANIFEST = "model.safetensors", "training.safetensors", "checkpoint.json"
 
@@ -107,8 +107,10 @@ class RunFolder:
         Raises:
             ConfigError: naming the file and every setting in it that does not fit.
         """
+        description = self.description()
+        settings = _field(description, "config", dict, self.path)
         try:
-            return parse(RunConfig, _field(self.description(), "config", dict, self.path))
+            return parse(RunConfig, _of_version_1(settings) if description["format_version"] == 1 else settings)
         except ConfigError as error:
             raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
 
@@ -174,6 +176,14 @@ class RunFolder:
     def training_state(self) -> dict[str, Tensor]:
         """Raw weights, averaged weights and optimiser state, from the newest checkpoint."""
         return _load(self.latest(), TRAINING_FILE)
+
+
+def _of_version_1(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of a run whose flow drew codes from nothing by its converter alone."""
+    model = settings.get("model")
+    if not isinstance(model, Mapping) or model.get("method") != "flow":
+        return settings
+    return {**settings, "model": {**model, "sampler": "none"}}
 
 
 def _field(content: Mapping[str, Any], key: str, kind: type, path: Path) -> Any:

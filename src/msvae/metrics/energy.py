@@ -1,0 +1,24 @@
+"""How near random answers are to what came true, whatever their distribution."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def energy_score(draws: Float[Tensor, "draws rows size"], truth: Float[Tensor, "rows size"]) -> Float[Tensor, ""]:
+    """E |x - truth| - E |x - x'| / 2, mean over the rows: least, in expectation, for the truth's own distribution.
+
+    A strictly proper score of samples (Gneiting & Raftery 2007, Strictly Proper Scoring Rules, section 4.3): neither
+    sharp answers beside the truth nor wide ones around it do well. Unbiased for any number of draws from two on.
+
+    Raises:
+        ValueError: for fewer than two draws.
+    """
+    count = len(draws)
+    if count < 2:
+        raise ValueError(f"An energy score needs two draws or more, got {count}.")
+    away = (draws - truth).norm(dim=-1).mean()
+    apart = torch.stack(
+        [(one - draws).norm(dim=-1).mean(dim=-1).sum() for one in draws]
+    ).sum()  # those with itself are 0
+    return away - apart / (2 * count * (count - 1))
