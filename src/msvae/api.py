@@ -35,7 +35,6 @@ DEMO_FLOW_SETTINGS = {
     "model.channels": 8,
     "model.converter_width": 64,
     "model.renderer_width": 128,
-    "model.shares": {"sources": 0.25, "code": 0.15, "converter": 0.25, "renderer": 0.35},
     "training.batch_size": 64,
     "training.learning_rate": 4e-3,
     "training.warmup_steps": 30,
