@@ -385,6 +385,9 @@ def test_settings_of_a_run_that_do_not_fit_name_its_file(copied: RunFolder, sett
     write_json(copied.path / "config.json", content)
     with pytest.raises(ConfigError, match=r"config\.json: .*" + str(value)):
         open_run(copied.path)
+    shutil.rmtree(copied.path / "checkpoints")  # as if it was stopped before the first
+    with pytest.raises(ConfigError, match=r"config\.json: .*" + str(value)):
+        resume_run(copied.path)
 
 
 def test_a_folder_without_a_run_says_so(tmp_path: Path) -> None:

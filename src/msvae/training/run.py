@@ -1,7 +1,8 @@
 """A whole run: data, model, training and what is left on disk; and opening it again."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +115,7 @@ def resume_run(
 
     Raises:
         CheckpointError: if there is no run, or it is damaged.
+        ConfigError: for settings in the run's config.json that do not fit.
     """
     folder = RunFolder(out)
     config = folder.config()
@@ -138,9 +140,10 @@ def resume_run(
         )
     if rows.sources != folder.sources():
         raise DataError(f"The sources of the data set {rows.name!r} differ from those of the run {folder.path}.")
-    model = _fresh_model(rows, config, _own_networks(folder, networks))
-    if not started:
-        _inherit(model, _base(config))
+    with _naming(folder):
+        model = _fresh_model(rows, config, _own_networks(folder, networks))
+        if not started:
+            _inherit(model, _base(config))
     return _trained(folder, config, rows, model, resume=started, display=display, title=title)
 
 
@@ -158,11 +161,10 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
     answers_on = device_named(device)
     folder = RunFolder(path)
     config = folder.config()
-    try:
+    with _naming(folder):
         model = build_model(folder.sources(), config.model, _own_networks(folder, networks))
+    try:
         model.load_state_dict(folder.model_weights())
-    except ConfigError as error:
-        raise ConfigError(f"{folder.path / 'config.json'}: {error}") from None
     except RuntimeError as error:
         detail = " ".join(str(error).split())
         raise CheckpointError(
@@ -174,6 +176,15 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
         what = f"the stages {', '.join(left)} are not trained" if left else f"it was stopped at step {state.step}"
         log.warning("The run %s is not finished: %s. msvae train --resume goes on.", path, what)
     return Run(folder, config, model.to(answers_on).eval())
+
+
+@contextmanager
+def _naming(folder: RunFolder) -> Iterator[None]:
+    """Errors in a run's settings name the file that they are in."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{folder.path / 'config.json'}: {error}") from None
 
 
 def _untrained_stages(state: Checkpoint, model: MultiSourceModel) -> list[str]:
