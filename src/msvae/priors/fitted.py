@@ -93,17 +93,15 @@ class FittedMixture(Prior):
     ) -> Float[Tensor, "rows latent"]:
         seen = self.factors.mT @ (precision[:, None] * self.factors)
         root = torch.linalg.cholesky(torch.eye(len(precision), device=seen.device) + seen)
-        away = pull[:, None] - precision * self.means
-        moved = torch.linalg.solve_triangular(root, self.factors.mT @ away.permute(1, 2, 0), upper=False).permute(
-            2, 0, 1
-        )
+        away = pull - precision * self.means[:, None]  # (components, rows, latent)
+        moved = torch.linalg.solve_triangular(root, (away @ self.factors).mT, upper=False).mT
         misfit = torch.where(precision > 0, away.square() / precision, 0.0).sum(dim=2)
         volume = root.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-        evidence = self.weights.log() + 0.5 * (moved.square().sum(dim=2) - misfit) - volume
-        component = torch.multinomial(evidence.softmax(dim=1), 1, generator=generator).squeeze(1)
+        evidence = 0.5 * (moved.square().sum(dim=2) - misfit) + (self.weights.log() - volume)[:, None]
+        component = torch.multinomial(evidence.T.softmax(dim=1), 1, generator=generator).squeeze(1)
         noise = torch.randn(pull.shape, generator=generator, device=pull.device)
         widths = torch.linalg.solve_triangular(root, self.factors.mT, upper=False).mT  # L C^-T
-        here = moved[torch.arange(len(pull), device=pull.device), component]
+        here = moved[component, torch.arange(len(pull), device=pull.device)]
         return self.means[component] + torch.einsum("rij,rj->ri", widths[component], here + noise)
 
     def log_density(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, " rows"]:
