@@ -12,6 +12,7 @@ from msvae.data.images import write_images
 from msvae.errors import ConfigError, DataError, SourceError
 from msvae.models.base import check_mode
 from msvae.questions import blended_source
+from msvae.reporting.tables import sources_lines
 from msvae.source import SourceBatch
 from msvae.training.gates import GATES, Gate
 from msvae.training.run import Run
@@ -200,6 +201,16 @@ def test_blends_answer_in_the_range_of_the_first_source_with_weight() -> None:
     given = {"a": torch.rand(2, 1, 8, 8), "b": 10 * torch.rand(2, 1, 8, 8)}
     torch.testing.assert_close(msvae.fuse(model, given, {"b": 1.0}, by="mean")["fused"], given["b"])
     assert blended_source(model, {"a": 0.0, "b": 1.0}).name == "b"
+
+
+def test_reconstructions_that_were_not_tested_have_no_columns() -> None:
+    entry = {"psnr": 21.0, "ssim": 0.9, "self_psnr": 20.0, "self_ssim": 0.8, "single_psnr": None, "single_ssim": None}
+    headings, rows = sources_lines({"a": entry, "b": {**entry, "psnr": None, "self_psnr": None}})
+    assert headings == ["source", "joint PSNR", "SSIM", "from itself PSNR", "SSIM"]
+    assert rows == [["a", "21.00", "0.900", "20.00", "0.800"], ["b", "–", "0.900", "–", "0.800"]]
+    headings, rows = sources_lines({"a": {**entry, "single_psnr": 22.0}})
+    assert headings[-2:] == ["trained alone PSNR", "SSIM"]
+    assert rows[0][-2:] == ["22.00", "–"]
 
 
 @pytest.mark.parametrize("method", ["single", "mopoe", "mmvae+", "jmvae", "flow"])

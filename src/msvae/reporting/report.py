@@ -19,7 +19,7 @@ from msvae.reporting.beside import beside_section
 from msvae.reporting.fusing import fusion_section
 from msvae.reporting.grids import strip
 from msvae.reporting.plots import loss_curves
-from msvae.reporting.tables import number, summary_lines
+from msvae.reporting.tables import number, sources_lines, summary_lines
 from msvae.source import Source, SourceBatch
 from msvae.training.files import read_json, write_text
 from msvae.training.log import MetricsLog
@@ -128,15 +128,7 @@ def _losses(run: Run) -> str:
 def _tests(figures: dict[str, Any] | None, model: MultiSourceModel) -> str:
     if figures is None:
         return page.section("Tests", "Not tested yet; run msvae evaluate on this run.")
-    rows = [
-        [
-            name,
-            *(number(entry[f"{kind}{what}"], digits) for kind in ("", "self_", "single_") for what, digits in _PIXELS),
-        ]
-        for name, entry in figures["sources"].items()
-    ]
-    headings = ["source", "joint PSNR", "SSIM", "from itself PSNR", "SSIM", "trained alone PSNR", "SSIM"]
-    content = [page.table(headings, rows)]
+    content = [page.table(*sources_lines(figures["sources"]))]
     if figures["conversion"]:
         content += ["<h3>Conversion: coherence, and PSNR in dB</h3>", _heat(figures["conversion"], model)]
     content += [
@@ -149,9 +141,6 @@ def _tests(figures: dict[str, Any] | None, model: MultiSourceModel) -> str:
         "training images sees the right class, and is sure of it."
     )
     return page.section("Tests", text, *content)
-
-
-_PIXELS = (("psnr", 2), ("ssim", 3))
 
 
 def _heat(conversions: dict[str, Any], model: MultiSourceModel) -> str:

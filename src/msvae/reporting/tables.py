@@ -53,16 +53,25 @@ def _compared(figures: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
+def sources_lines(sources: Mapping[str, Mapping[str, float | None]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and a row for each source: reconstructions of every kind that was tested (the joint ones always)."""
+    kinds = {"": "joint", "self_": "from itself", "single_": "trained alone"}
+    shown = [kind for kind in kinds if not kind or any(entry[f"{kind}psnr"] is not None for entry in sources.values())]
+    headings = ["source", *(heading for kind in shown for heading in (f"{kinds[kind]} PSNR", "SSIM"))]
+    rows = [
+        [name, *(cell for k in shown for cell in (number(entry[f"{k}psnr"], 2), number(entry[f"{k}ssim"])))]
+        for name, entry in sources.items()
+    ]
+    return headings, rows
+
+
 def _sources_table(sources: Mapping[str, Mapping[str, float | None]]) -> Table:
     table = Table(title="Reconstruction of test rows", title_justify="left")
-    table.add_column("source")
-    for heading in ("joint PSNR", "SSIM", "from itself PSNR", "SSIM", "trained alone PSNR", "SSIM"):
-        table.add_column(heading, justify="right")
-    for name, entry in sources.items():
-        cells = []
-        for kind in ("", "self_", "single_"):
-            cells += [number(entry[f"{kind}psnr"], 2), number(entry[f"{kind}ssim"])]
-        table.add_row(name, *cells)
+    headings, rows = sources_lines(sources)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
