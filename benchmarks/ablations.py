@@ -63,12 +63,14 @@ ABLATIONS: dict[str, Ablation] = {
     # the flows
     "no self-distillation": Ablation({"self_distillation": False}),
     "renderer never sees drawn codes": Ablation({"sampled": 0.0}),
-    "Gaussian product for the converter": Ablation({"converter": "product"}),
+    "Gaussian product for the converter": Ablation({"converter": "product", "sampler": "none"}),
+    "converter alone": Ablation({"sampler": "none"}),
     "plain decoder for the renderer": Ablation({"renderer": "mean"}),
     "Transformer for the renderer's MLP": Ablation({"patch": 1}, own_cost=True),
     # the autoencoders
     "no grain": Ablation({"grain": False}),
     # how answers are drawn
+    "closed form of the mixture": Ablation({"codes_by": "mixture"}),
     "guidance 1": Ablation({"guidance": 1.0}),
     "evidence 1": Ablation({"evidence": 1.0}),
     "no redraws": Ablation({"redraws": 0}),

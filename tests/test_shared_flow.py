@@ -435,7 +435,8 @@ def test_a_product_in_place_of_the_converter_has_no_stage_and_draws_normal_codes
 def test_who_draws_codes_given_sources_is_measured(straight: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A converter of three steps knows less than a mixture; one that is compared with noise does not."""
     model = copy.deepcopy(straight.model)
-    assert bool(model.mixture_is_nearer)
+    converter, mixture = model.energy_scores.tolist()
+    assert mixture < converter
     batch = DATA.split("test").batch(slice(0, 4)).select(["a"])
 
     def drawn(codes_by: str | None) -> Tensor:
@@ -450,7 +451,8 @@ def test_who_draws_codes_given_sources_is_measured(straight: Run, monkeypatch: p
 
     monkeypatch.setattr(model, "_drawn_by_mixture", noise)
     model.end_stage("converter", DATA.split("train"))
-    assert not bool(model.mixture_is_nearer)
+    assert float(model.energy_scores[0]) == pytest.approx(converter, rel=0.2)
+    assert float(model.energy_scores[1]) > 10
     assert torch.equal(drawn(None), drawn("converter"))
     assert straight.model.draw(3, generator()).shape == straight.model.draw(3, generator(), from_prior=True).shape
 
@@ -594,7 +596,7 @@ def test_fusion_identities_of_all_rules(rule: str, mode: msvae.models.base.Mode)
         assert isinstance(model, msvae.models.SharedFlow)
         assert model.sampler is not None
         model.sampler.fit(torch.randn(200, model.content.size, generator=generator()))
-        model.mixture_is_nearer.fill_(True)
+        model.energy_scores.copy_(torch.tensor([1.0, 0.5]))
         rule = "own"
     batch = random_batch(model)
     two, three = {"blue": 0.3, "green": 0.7}, {"blue": 0.3, "grey": 0.0, "green": 0.7}

@@ -63,8 +63,8 @@ class FlowParts(MultiSourceModel):
         self.standard = Standardiser(slots * size)
         self.sampler = build_sampler(config, slots * size)
         if isinstance(self.sampler, FittedMixture):
-            self.mixture_is_nearer: Tensor
-            self.register_buffer("mixture_is_nearer", torch.zeros((), dtype=torch.bool))
+            self.energy_scores: Tensor  # of codes given sources, by the converter and by the mixture: less is nearer
+            self.register_buffer("energy_scores", torch.tensor([0.0, torch.inf]))
         self.agreement = Agreement(names)
         self.spread: Tensor
         self.register_buffer("spread", torch.ones(len(names), slots * size))
@@ -129,13 +129,14 @@ class FlowParts(MultiSourceModel):
         return CodedBatch({}, present, found, evidence)
 
     @property
-    def _has_fitted_mixture(self) -> bool:
+    def has_fitted_mixture(self) -> bool:
+        """Whether there is a closed form of codes given sources, which the converter was compared with."""
         return isinstance(self.sampler, FittedMixture) and self.sampler.is_fitted
 
     def _codes_by_mixture(self, chosen: str | None) -> bool:
         """Whether the mixture draws codes given sources, not the converter: by choice, or else by measurement."""
         if chosen is None:
-            return self._has_fitted_mixture and bool(self.mixture_is_nearer)
+            return self.has_fitted_mixture and bool(self.energy_scores[1] < self.energy_scores[0])
         return chosen == "mixture"
 
     def _slots(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows slots size"]:

@@ -101,7 +101,7 @@ class StagedFlow(FlowParts):
             self._end_sources(rows)
         elif name == "code":
             self._end_code(rows)
-        elif name == "converter" and self._has_fitted_mixture and not self.config.trained:
+        elif name == "converter" and self.has_fitted_mixture and not self.config.trained:
             self._measure_codes(rows)
         self.train()
 
@@ -143,8 +143,8 @@ class StagedFlow(FlowParts):
         velocity, steps = self.converter.velocity(asked), self.config.code_steps
         by_mixture = [self._drawn_by_mixture(asked, None, generator) for _ in range(JUDGED_DRAWS)]
         by_converter = [self._drawn(velocity, len(truth), steps, generator).flatten(1) for _ in range(JUDGED_DRAWS)]
-        scores = [energy_score(torch.stack(drawn), truth) for drawn in (by_mixture, by_converter)]
-        self.mixture_is_nearer.fill_(bool(scores[0] < scores[1]))
+        for place, drawn in enumerate((by_converter, by_mixture)):
+            self.energy_scores[place] = energy_score(torch.stack(drawn), truth)
 
     def _batches(self, rows: RowSource) -> Iterator[SourceBatch]:
         """All rows, as many at a time as are encoded together."""
@@ -262,7 +262,7 @@ class StagedFlow(FlowParts):
         self, evidence: CodeEvidence, generator: Generator | None
     ) -> Float[Tensor, "rows slots size"]:
         """Codes by whoever will answer questions; the converter takes fewer steps."""
-        if self._has_fitted_mixture and self._codes_by_mixture(self.config.codes_by):
+        if self.has_fitted_mixture and self._codes_by_mixture(self.config.codes_by):
             return self._slots(self._drawn_by_mixture(evidence, None, generator))
         rows = evidence.present.shape[1]
         return self._drawn(self.converter.velocity(evidence), rows, TRAINING_CODE_STEPS, generator, "euler")

@@ -14,6 +14,7 @@ from torch import Tensor
 from msvae.data.base import Rows
 from msvae.metrics import linear_probe, pixel_quality
 from msvae.models.base import MultiSourceModel
+from msvae.models.flow_parts import FlowParts
 from msvae.models.stages import rows_at_once
 from msvae.source import SourceBatch
 
@@ -124,6 +125,8 @@ def converter(model: MultiSourceModel, rows: Rows) -> Gate:
     elsewhere = F.cosine_similarity(drawn, own.roll(1, dims=0)).mean()
     spread = float(model.draw(GATE_ROWS, generator).std() / own.std().clamp_min(1e-6))
     figures = {"own_row": float(here), "other_row": float(elsewhere), "spread": spread}
+    if isinstance(model, FlowParts) and model.has_fitted_mixture:
+        figures |= dict(zip(("energy_converter", "energy_mixture"), model.energy_scores.tolist(), strict=True))
     failure = None
     if len(own) > 1 and not float(here) > float(elsewhere) + 0.05:
         failure = "drawn codes do not follow the given sources."
