@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from msvae.metrics import energy_score
+from msvae.flow.energy import energy_score
 from msvae.priors import FittedMixture
 
 DRAWS = 200_000

@@ -60,7 +60,7 @@ class FlowConfig(Settings):
         begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
         codes_by: who draws codes given sources: the `converter`, or the `mixture` (of `sampler`) in closed form, each
             source being a Gaussian observation of the code. Without a choice it is whichever comes nearer to the codes
-            of training rows at the end of the converter's stage (`msvae.metrics.energy_score`).
+            of training rows at the end of the converter's stage (`msvae.flow.energy`).
         code_steps, image_steps, early, solver: steps of the two flows; how much shorter the renderer's first steps are
             than its last; `adams` (second order) or `euler` (`msvae.flow.sampler`).
         redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training

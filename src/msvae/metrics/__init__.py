@@ -1,4 +1,4 @@
-"""How good a model is: pixels, coherence, energy score, Fréchet distance, retrieval, linear probes."""
+"""How good a model is: pixels, coherence, Fréchet distance, retrieval, linear probes."""
 
 from msvae.metrics.coherence import (
     Verdict,
@@ -7,7 +7,6 @@ from msvae.metrics.coherence import (
     joint_coherence,
     within_class_variance,
 )
-from msvae.metrics.energy import energy_score
 from msvae.metrics.frechet import Moments, frechet_distance, frechet_of_moments
 from msvae.metrics.local_fit import local_fit
 from msvae.metrics.pixels import PixelQuality, joined_quality, pixel_quality
@@ -21,7 +20,6 @@ __all__ = [
     "Verdict",
     "class_entropy",
     "conditional_coherence",
-    "energy_score",
     "frechet_distance",
     "frechet_of_moments",
     "joined_quality",

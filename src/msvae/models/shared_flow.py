@@ -2,7 +2,7 @@
 
 x_m -> VAE_m -> h_m                   latents of each source, standardised        stage `sources`
 { x_m : m in S } -> w                 the shared code                             stage `code`
-w ~ converter( . | S )                any S, none included                        stage `converter`
+w ~ converter( . | S )                any S; from nothing, a fitted mixture       stage `converter`
 h_n = renderer(noise_n; w, n)         the noise is the private part of source n   stage `renderer`
 x_n = decoder_n(h_n)
 """

@@ -11,7 +11,7 @@ from msvae.flow.agreement import agreement
 from msvae.flow.autoencoders import present_values, rows_by_source
 from msvae.flow.coded import CodedBatch, CodeEvidence, joined
 from msvae.flow.content import pooled
-from msvae.metrics import energy_score
+from msvae.flow.energy import energy_score
 from msvae.models.base import Loss
 from msvae.models.flow_parts import FlowParts
 from msvae.models.stages import RowSource, Stage, in_chunks, rows_at_once
