@@ -145,18 +145,17 @@ def preview(
 
         msvae data preview colours -o grid.png
     """
-    import torch
-
     from msvae.config import DataConfig
     from msvae.data import load_data
     from msvae.errors import ConfigError, DataError
+    from msvae.models.stages import spread_out
     from msvae.reporting.grids import contact_sheet
 
     if n < 1:
         raise ConfigError(f"--n: expected 1 or more, got {n}.")
     loaded = load_data(DataConfig(name=name, options=parse_settings(set_)))
     rows = loaded.split(split)
-    batch = rows.batch(torch.linspace(0, len(rows) - 1, min(n, len(rows))).long())
+    batch = rows.batch(spread_out(len(rows), n))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(batch.values, {source.name: source for source in loaded.sources}).save(out)

@@ -14,6 +14,7 @@ from msvae.evaluation.yardstick import Yardstick, mean, present_rows
 from msvae.metrics.coherence import LEAST_CONFIDENCE
 from msvae.metrics.imagenet import feature_distance
 from msvae.models.base import MultiSourceModel
+from msvae.models.stages import spread_out
 from msvae.source import Source, SourceBatch
 
 STEPS = 8
@@ -58,8 +59,7 @@ def _put_together(test: Rows, first: str, second: str) -> SourceBatch | None:
     here, there = present_rows(test, [first]), present_rows(test, [second])
     labels = torch.arange(len(test)) if test.labels is None else test.labels
     chosen = []
-    spread = torch.linspace(0, len(here) - 1, min(WALKS, len(here))).long()
-    for number, row in enumerate(here[spread].tolist()):
+    for number, row in enumerate(here[spread_out(len(here), WALKS)].tolist()):
         others = there[labels[there] != labels[row]]
         if len(others):
             chosen.append((row, int(others[(7 * number) % len(others)])))

@@ -1,6 +1,5 @@
 """How near random answers are to what came true, whatever their distribution."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,7 +17,5 @@ def energy_score(draws: Float[Tensor, "draws rows size"], truth: Float[Tensor, "
     if count < 2:
         raise ValueError(f"An energy score needs two draws or more, got {count}.")
     away = (draws - truth).norm(dim=-1).mean()
-    apart = torch.stack(
-        [(one - draws).norm(dim=-1).mean(dim=-1).sum() for one in draws]
-    ).sum()  # those with itself are 0
+    apart = (draws[:, None] - draws).norm(dim=-1).mean(dim=-1).sum()  # a draw is 0 from itself
     return away - apart / (2 * count * (count - 1))

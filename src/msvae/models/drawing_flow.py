@@ -99,7 +99,7 @@ class DrawingFlow(StagedFlow):
         self.measured_guidance.fill_(enough_guidance(below_quartile, FEW if again else QUARTILE))
 
     def _draw(self, velocity: flow.Velocity, rows: int, generator: Generator | None) -> Float[Tensor, "rows latent"]:
-        return self._drawn(velocity, rows, self.sampling.code_steps, generator, self.sampling.solver).flatten(1)
+        return self._drawn_by_flow(velocity, rows, self.sampling.code_steps, generator, self.sampling.solver).flatten(1)
 
     def draw(
         self, rows: int, generator: Generator | None = None, *, from_prior: bool = False

@@ -129,20 +129,22 @@ class FlowParts(MultiSourceModel):
         return CodedBatch({}, present, found, evidence)
 
     @property
-    def has_fitted_mixture(self) -> bool:
-        """Whether there is a closed form of codes given sources, which the converter was compared with."""
-        return isinstance(self.sampler, FittedMixture) and self.sampler.is_fitted
+    def fitted_mixture(self) -> FittedMixture | None:
+        """The sampler, where it has a closed form of codes given sources."""
+        if isinstance(self.sampler, FittedMixture) and self.sampler.is_fitted:
+            return self.sampler
+        return None
 
     def _codes_by_mixture(self, chosen: str | None) -> bool:
         """Whether the mixture draws codes given sources, not the converter: by choice, or else by measurement."""
         if chosen is None:
-            return self.has_fitted_mixture and bool(self.energy_scores[1] < self.energy_scores[0])
+            return self.fitted_mixture is not None and bool(self.energy_scores[1] < self.energy_scores[0])
         return chosen == "mixture"
 
     def _slots(self, code: Float[Tensor, "rows latent"]) -> Float[Tensor, "rows slots size"]:
         return code.unflatten(1, (self.content.slots, self.content.size))
 
-    def _drawn(
+    def _drawn_by_flow(
         self, velocity: Velocity, rows: int, steps: int, generator: Generator | None, solver: Solver = "adams"
     ) -> Float[Tensor, "rows slots size"]:
         """Codes by a velocity field of the converter."""
@@ -158,13 +160,14 @@ class FlowParts(MultiSourceModel):
         Raises:
             ConfigError: if no mixture was fitted in training.
         """
-        if not isinstance(self.sampler, FittedMixture) or not self.sampler.is_fitted:
+        mixture = self.fitted_mixture
+        if mixture is None:
             raise ConfigError("codes_by: this model has no fitted mixture to draw codes by (model.sampler).")
         counts = evidence.present.float() if weights is None else weights[:, None] * evidence.present
         used = counts.any(dim=1)  # what no row has changes nothing, not even how sums are rounded
         precisions = counts[used, :, None] / self.spread[used, None]
         means = self._standardised(evidence.tokens[used].flatten(0, 1)).view_as(precisions)
-        return self.sampler.sample_given(precisions.sum(dim=0), (precisions * means).sum(dim=0), generator)
+        return mixture.sample_given(precisions.sum(dim=0), (precisions * means).sum(dim=0), generator)
 
     def _standardised(self, tokens: Float[Tensor, "rows slots size"]) -> Float[Tensor, "rows slots size"]:
         return self.standard(tokens.flatten(1)).view_as(tokens)

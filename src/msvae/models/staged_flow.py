@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from msvae.config import FlowConfig
@@ -14,7 +14,7 @@ from msvae.flow.content import pooled
 from msvae.flow.energy import energy_score
 from msvae.models.base import Loss
 from msvae.models.flow_parts import FlowParts
-from msvae.models.stages import RowSource, Stage, in_chunks, rows_at_once
+from msvae.models.stages import RowSource, Stage, in_chunks, rows_at_once, spread_out
 from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
 from msvae.subsets import one_of, random_half
@@ -101,7 +101,7 @@ class StagedFlow(FlowParts):
             self._end_sources(rows)
         elif name == "code":
             self._end_code(rows)
-        elif name == "converter" and self.has_fitted_mixture and not self.config.trained:
+        elif name == "converter" and self.fitted_mixture is not None and not self.config.trained:
             self._measure_codes(rows)
         self.train()
 
@@ -133,8 +133,7 @@ class StagedFlow(FlowParts):
     def _measure_codes(self, rows: RowSource) -> None:
         """Whether codes given some of a row's sources come nearer to that of all by the mixture or the converter."""
         generator = torch.Generator(self.device).manual_seed(0)
-        parts = _spread_out(len(rows), JUDGED_ROWS).split(rows_at_once(self.sources))
-        evidence = joined([self._coded(rows.batch(part).to(self.device)) for part in parts]).evidence
+        evidence = self._coded_rows(rows, JUDGED_ROWS).evidence
         evidence = evidence.rows((evidence.present.sum(dim=0) > 1).nonzero().squeeze(1))
         if not evidence.present.shape[1]:
             return
@@ -142,23 +141,23 @@ class StagedFlow(FlowParts):
         truth = self._whole(evidence).flatten(1)
         velocity, steps = self.converter.velocity(asked), self.config.code_steps
         by_mixture = [self._drawn_by_mixture(asked, None, generator) for _ in range(JUDGED_DRAWS)]
-        by_converter = [self._drawn(velocity, len(truth), steps, generator).flatten(1) for _ in range(JUDGED_DRAWS)]
-        for place, drawn in enumerate((by_converter, by_mixture)):
-            self.energy_scores[place] = energy_score(torch.stack(drawn), truth)
+        by_converter = [self._drawn_by_flow(velocity, len(truth), steps, generator) for _ in range(JUDGED_DRAWS)]
+        for place, draws in enumerate((by_converter, by_mixture)):
+            self.energy_scores[place] = energy_score(torch.stack(draws).flatten(2), truth)
 
-    def _batches(self, rows: RowSource) -> Iterator[SourceBatch]:
-        """All rows, as many at a time as are encoded together."""
-        return (rows.batch(index).to(self.device) for index in in_chunks(rows, rows_at_once(self.sources)))
+    def _batches(self, rows: RowSource, most: int | None = None) -> Iterator[SourceBatch]:
+        """All rows, or at most so many from all over, as many at a time as are encoded together."""
+        return (rows.batch(index).to(self.device) for index in in_chunks(rows, rows_at_once(self.sources), most))
 
-    def _coded_rows(self, rows: RowSource) -> CodedBatch:
-        return joined([self._coded(batch) for batch in self._batches(rows)])
+    def _coded_rows(self, rows: RowSource, most: int | None = None) -> CodedBatch:
+        return joined([self._coded(batch) for batch in self._batches(rows, most)])
 
     def _measure_grain(self, rows: RowSource) -> None:
         """The noise in what reconstructions leave of images from all over the training set."""
         left: dict[str, list[Tensor]] = {source: [] for source in self.trained_sources}
         enough = max(1, GRAIN_VALUES // max(source.value_count for source in self.sources))
-        for index in _spread_out(len(rows), enough).split(rows_at_once(self.sources)):
-            values = present_values(rows.batch(index).to(self.device), self.trained_sources)
+        for batch in self._batches(rows, enough):
+            values = present_values(batch, self.trained_sources)
             for source, latents in self.autoencoders.latents(values).items():
                 left[source].append(values[source] - self.autoencoders.image(source, latents))
         for source, parts in left.items():
@@ -169,7 +168,7 @@ class StagedFlow(FlowParts):
         """To the codes of rows from all over the training set."""
         if self.sampler is not None:
             codes = self._whole(evidence).flatten(1)
-            self.sampler.fit(codes[_spread_out(len(codes), SAMPLER_ROWS).to(codes.device)])
+            self.sampler.fit(codes[spread_out(len(codes), SAMPLER_ROWS).to(codes.device)])
 
     def _measure_spread(self, evidence: CodeEvidence) -> None:
         """How far each source's own code is from that of all: the variance of the experts."""
@@ -262,10 +261,10 @@ class StagedFlow(FlowParts):
         self, evidence: CodeEvidence, generator: Generator | None
     ) -> Float[Tensor, "rows slots size"]:
         """Codes by whoever will answer questions; the converter takes fewer steps."""
-        if self.has_fitted_mixture and self._codes_by_mixture(self.config.codes_by):
+        if self.fitted_mixture is not None and self._codes_by_mixture(self.config.codes_by):
             return self._slots(self._drawn_by_mixture(evidence, None, generator))
         rows = evidence.present.shape[1]
-        return self._drawn(self.converter.velocity(evidence), rows, TRAINING_CODE_STEPS, generator, "euler")
+        return self._drawn_by_flow(self.converter.velocity(evidence), rows, TRAINING_CODE_STEPS, generator, "euler")
 
     def _one_trained(
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
@@ -273,8 +272,3 @@ class StagedFlow(FlowParts):
         """A random one of each row's sources, of those whose networks are trained; none in rows without."""
         trained = torch.tensor([name in self.trained_sources for name in self.source_names], device=self.device)
         return one_of(present & trained[:, None], generator)
-
-
-def _spread_out(rows: int, some: int) -> Int[Tensor, " some"]:
-    """At most so many rows from all over."""
-    return torch.linspace(0, rows - 1, min(rows, some)).long()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from msvae.source import Source, SourceBatch
@@ -49,6 +50,12 @@ def rows_at_once(sources: Sequence[Source]) -> int:
     return max(1, min(CHUNK, VALUES_AT_ONCE // sum(source.value_count for source in sources)))
 
 
-def in_chunks(rows: RowSource, size: int) -> list[Tensor]:
-    """The indices of all rows, in parts."""
-    return list(torch.arange(len(rows)).split(size))
+def spread_out(rows: int, most: int) -> Int[Tensor, " some"]:
+    """The indices of at most so many rows, from all over."""
+    return torch.linspace(0, rows - 1, min(rows, most)).long()
+
+
+def in_chunks(rows: RowSource, size: int, most: int | None = None) -> list[Tensor]:
+    """The indices of all rows, or of at most so many from all over, in parts."""
+    index = torch.arange(len(rows)) if most is None else spread_out(len(rows), most)
+    return list(index.split(size))

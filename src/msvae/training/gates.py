@@ -123,9 +123,9 @@ def converter(model: MultiSourceModel, rows: Rows) -> Gate:
     drawn, own = (torch.cat(codes) for codes in zip(*found, strict=True))
     here = F.cosine_similarity(drawn, own).mean()
     elsewhere = F.cosine_similarity(drawn, own.roll(1, dims=0)).mean()
-    spread = float(model.draw(GATE_ROWS, generator).std() / own.std().clamp_min(1e-6))
+    spread = float(model.draw(GATE_ROWS, generator, from_prior=True).std() / own.std().clamp_min(1e-6))
     figures = {"own_row": float(here), "other_row": float(elsewhere), "spread": spread}
-    if isinstance(model, FlowParts) and model.has_fitted_mixture:
+    if isinstance(model, FlowParts) and model.fitted_mixture is not None:
         figures |= dict(zip(("energy_converter", "energy_mixture"), model.energy_scores.tolist(), strict=True))
     failure = None
     if len(own) > 1 and not float(here) > float(elsewhere) + 0.05:
