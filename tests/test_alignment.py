@@ -12,6 +12,7 @@ from msvae import api
 from msvae.config import FlowConfig, parse
 from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import ConfigError
+from msvae.flow.favoured import favour
 from msvae.models import AlignedFlow
 from msvae.source import Source, SourceBatch
 from msvae.training import gates
@@ -127,6 +128,40 @@ def test_scenes_have_defaults_of_their_own_and_say_so_when_saved() -> None:
     assert (scene.aligned, scene.grid, scene.channels) == (True, 4, 6)
     assert parse(FlowConfig, scene.model_dump()) == scene
     assert not parse(FlowConfig, {}).aligned
+
+
+def test_favoured_questions_have_their_share_of_the_rows_that_can_be_asked() -> None:
+    model = tiny_model("flow", [Source(n, (3, 9, 8)) for n in NAMES], **ALIGNED, favoured={"a+c->b": 0.5, "b->a": 0.25})
+    assert isinstance(model, AlignedFlow)
+    rows = 4000
+    present = torch.ones(3, rows, dtype=torch.bool)
+    present[2, 2000:] = False  # c, in half of the rows
+    given, target = model._asked(present, generator())
+    both = target[1] & given[0] & given[2]
+    assert float(both[:2000].float().mean()) == pytest.approx(0.5 + 0.25 / 3 / 4, abs=0.04)  # favoured, or by chance
+    assert not both[2000:].any()
+    backwards = target[0] & given[1] & ~given[2]
+    assert float(backwards[2000:].float().mean()) == pytest.approx(0.25 + 0.75 / 2, abs=0.04)
+    assert bool((target.sum(dim=0) == 1).all())
+    assert not (given & (target | ~present)).any()
+
+    used = generator()
+    favour([], given, target, present, used)
+    assert torch.equal(used.get_state(), generator().get_state())  # who favours nothing trains as before
+
+
+def test_favoured_questions_are_checked() -> None:
+    sources = [Source(name, (3, 9, 8)) for name in NAMES]
+    with pytest.raises(ConfigError, match=r"favoured.*Unknown source 'd'"):
+        tiny_model("flow", sources, **ALIGNED, favoured={"d->a": 0.5})
+    with pytest.raises(ConfigError, match="a cannot be drawn on itself"):
+        tiny_model("flow", sources, **ALIGNED, favoured={"a+b->a": 0.5})
+    for wrong in ({"a->b": 0.6, "b->a": 0.6}, {"a->b": 0.0}, {"ab": 0.5}):
+        with pytest.raises(ConfigError, match="favoured"):
+            parse(FlowConfig, {"content": "scene", "favoured": wrong})
+    with pytest.raises(ConfigError, match="this content is a class"):
+        parse(FlowConfig, {"content": "class", "favoured": {"a->b": 0.5}})
+    assert parse(FlowConfig, {"favoured": {"a->b": 0.5}}).favoured == {"a->b": 0.5}  # the rows decide what it is
 
 
 def test_rows_of_one_source_teach_nothing_and_harm_nothing() -> None:

@@ -146,6 +146,27 @@ def test_a_stopped_run_goes_on_and_another_setting_starts_anew(comparison: Compa
     assert len(other.table.rows) == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "budget", "chosen", "patch", "measured"),
+    [
+        ("flow", 599.0, {}, None, "flow"),
+        ("flow", 600.0, {}, 1, "flow, tokens"),
+        ("flow", 600.0, {"model.patch": 2}, 2, "flow"),
+        ("flow", 600.0, {"model.patch": None}, None, "flow"),
+        ("flow", 600.0, {"model.renderer_width": 64}, None, "flow"),
+        ("poe", 600.0, {}, None, "poe"),
+    ],
+)
+def test_the_compared_flow_is_the_one_that_such_a_budget_trains(
+    tmp_path: Path, method: str, budget: float, chosen: dict[str, Any], patch: int | None, measured: str
+) -> None:
+    terms = Terms("colours", budget, 0.0, 20, 20, 0)
+    comparison = Comparison(terms, tmp_path / "calibration.json", tmp_path, tmp_path, chosen)
+    model = compared_config("colours", method, {"training": 1}, settings=comparison.settings_of(method)).model
+    assert getattr(model, "patch", None) == patch
+    assert comparison.measured_as(method) == measured
+
+
 def test_how_to_sample_may_change_without_training_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for gate in list(gates.GATES):
         monkeypatch.setitem(gates.GATES, gate, lambda model, rows: Gate({}))

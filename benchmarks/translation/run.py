@@ -2,6 +2,7 @@
 
     python benchmarks/translation/run.py --data emoji --calibrate                 # on an idle machine
     python benchmarks/translation/run.py --data emoji --budget 30m
+    python benchmarks/translation/run.py --data emoji --budget 30m --set 'model.favoured={"outline->openmoji": 0.7}'
 
 The flow learns all directions at once, and to make all sources from nothing; only one direction is compared. The U-Net
 keeps the weights that did best on validation rows. Both are judged on test rows. A budget is a number of steps, as in
@@ -33,8 +34,8 @@ from msvae.training.files import read_json, write_json
 
 UNHURRIED = 1000  # steps that a measured training seems to have before it
 NOTE = """Made by `benchmarks/translation/run.py`, of test rows. The U-Net is trained for one direction alone, and
-answers with expected images; the flow learns all directions at once, and to make all sources from nothing: its PSNR and
-SSIM are those of expected images, FD112 and retrieval of drawn ones. **right of two**, **right of all**: how often
+answers with expected images; the flow learns all directions at once, and to make all sources from nothing
+("favoured": its last stage is asked for this direction in most rows, see `model.favoured`): its PSNR and SSIM are those of expected images, FD112 and retrieval of drawn ones. **right of two**, **right of all**: how often
 an answer is more like its own truth than like that of another row (chance .5), or than all others. **rows agree**: the
 same between the sources of a row that is made from nothing, mean over the pairs."""
 COLUMNS = {
@@ -130,6 +131,7 @@ def main() -> None:
         return Training(source[given], source[wanted], data.split("train"), how["unet"])
 
     model = {"flow": shape.model.model_dump(mode="json"), "unet": None}
+    shown_as = {"flow": "flow, favoured" if model["flow"]["favoured"] else "flow", "unet": "unet"}
     for method in methods:
         known = calibration.entries.get(unet if method == "unet" else "flow")
         if not arguments.calibrate and known and _as_measured(known["model"], model[method]):
@@ -148,7 +150,7 @@ def main() -> None:
     content.setdefault("real", {})[f"{given}->{wanted}"] = judge.real()
     for method in methods:
         steps = calibration.steps(unet if method == "unet" else "flow", budget)
-        key = {"method": method, "direction": f"{given}->{wanted}", "seed": arguments.seed}
+        key = {"method": shown_as[method], "direction": f"{given}->{wanted}", "seed": arguments.seed}
         training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})
         facts = {"stages": steps, "settings": {"model": model[method], "training": training_settings}}
         if not arguments.again and any((key | facts).items() <= row.items() for row in rows):
@@ -158,7 +160,7 @@ def main() -> None:
             figures, parameters = judge.network(network), network.parameters()
         else:
             config = flow_config(arguments.data, steps, arguments.seed, settings)
-            folder = arguments.runs / path.stem / f"flow-seed{arguments.seed}"
+            folder = arguments.runs / path.stem / f"{shown_as[method].replace(', ', '-')}-seed{arguments.seed}"
             trained = trained_as(config, folder, display=progress()).model
             figures, parameters = judge.model(trained, arguments.seed), trained.parameters()
         row = {**key, **facts, "steps": sum(steps.values()), "parameters": sum(p.numel() for p in parameters)}
@@ -166,7 +168,7 @@ def main() -> None:
         rows = [other for other in rows if not key.items() <= other.items()] + [row]
         content |= {"rows": rows, **table_of(arguments.data, budget, content["real"], rows)}
         write_json(path, content)
-        print(method, figures, flush=True)
+        print(shown_as[method], figures, flush=True)
 
 
 if __name__ == "__main__":

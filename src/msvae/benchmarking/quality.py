@@ -19,6 +19,7 @@ from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content
 from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet
+from msvae.training.renderer_kind import CHOICES, renderer_of
 from msvae.training.run import Run, open_run, resume_run, train_run
 
 ONE_STEP = {"training": 1}
@@ -50,6 +51,19 @@ class Comparison:
     def table(self) -> Results:
         return Results(self.results / self.terms.file_name, self.terms)
 
+    def settings_of(self, method: str) -> dict[str, Any]:
+        """What was chosen, over what `msvae train` takes for such a budget."""
+        return {**self._of_budget(method), **self.settings}
+
+    def measured_as(self, method: str) -> str:
+        """Its name in the file of measured steps."""
+        return f"{method}, tokens" if self._of_budget(method) else method
+
+    def _of_budget(self, method: str) -> dict[str, Any]:
+        if method != "flow" or any(f"model.{name}" in self.settings for name in CHOICES):
+            return {}
+        return {f"model.{name}": value for name, value in renderer_of(self.terms.budget).items()}
+
     def folder_of(self, method: str, seed: int) -> Path:
         """Where its run is."""
         return self.runs / self.terms.file_name.removesuffix(".json") / f"{method}-seed{seed}"
@@ -79,14 +93,15 @@ def compare(
     wanted = [(m, s) for s in seeds for m in methods if again or not table.has(m, s, comparison.settings)]
     calibration = Calibration(comparison.calibration)
     for method in dict.fromkeys(method for method, _ in wanted):
-        if method not in calibration.entries:
-            calibrate(calibration, method, lambda steps, m=method: _config(comparison, m, steps), display)
+        if comparison.measured_as(method) not in calibration.entries:
+            measured = comparison.measured_as(method)
+            calibrate(calibration, measured, lambda steps, m=method: _config(comparison, m, steps), display)
     if not wanted:
         return table
     data = comparison_data(comparison)
     yardstick = comparison_yardstick(comparison, data, display)
     for method, seed in wanted:
-        steps = calibration.steps(method, comparison.terms.budget)
+        steps = calibration.steps(comparison.measured_as(method), comparison.terms.budget)
         config = _config(comparison, method, steps, seed)
         folder = comparison.folder_of(method, seed)
         run = trained_as(config, folder, again=again, display=display, title=f"{method}, seed {seed}")
@@ -151,7 +166,9 @@ def judge(
 
 
 def _config(comparison: Comparison, method: str, steps: Mapping[str, int], seed: int = 0) -> RunConfig:
-    return compared_config(comparison.terms.data, method, steps, seed, comparison.terms.missing, comparison.settings)
+    return compared_config(
+        comparison.terms.data, method, steps, seed, comparison.terms.missing, comparison.settings_of(method)
+    )
 
 
 def _data_config(comparison: Comparison) -> DataConfig:

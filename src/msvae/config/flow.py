@@ -49,6 +49,8 @@ class FlowConfig(Settings):
             `flows`), or `none`: the converter given nothing, which is this model's prior. Content on a grid has none.
         aligned, aligned_width: for sources that show one scene pixel by pixel: whether answers to given sources are
             drawn on what these show (`msvae.flow.alignment`), and channels of the largest maps of that U-Net.
+        favoured: of scenes: questions that the last stage is asked more often, each with its share of the rows, such as
+            `{"t1+t2->tissue": 0.5}`; the other rows are asked any.
         dropped: share of rows that the renderer sees without their code, for guidance.
         sampled: share of rows on which the renderer sees a code drawn by the converter.
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half of its
@@ -102,6 +104,9 @@ class FlowConfig(Settings):
     sampler_components: int = Field(default=20, ge=0, le=1000)
     aligned: bool = False
     aligned_width: int = Field(default=32, ge=8, le=1024, multiple_of=8)
+    favoured: dict[Annotated[str, Field(pattern=".->.")], Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
+        default_factory=dict
+    )
     dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
@@ -146,11 +151,15 @@ class FlowConfig(Settings):
         return config
 
     @model_validator(mode="after")
-    def _heads_divide_widths(self) -> FlowConfig:
+    def _settings_go_together(self) -> FlowConfig:
         if self.grid > 1 and self.patch is None:
             raise ValueError("content on a grid (grid > 1) needs a renderer of tokens: give patch a number")
         if self.codes_by == "mixture" and (self.sampler != "mixture" or not self.sampler_components):
             raise ValueError("codes_by mixture needs one: set sampler to mixture, with components")
+        if sum(self.favoured.values()) > 1.0 + 1e-9:
+            raise ValueError(f"favoured: shares of the rows, at most 1 together, got {sum(self.favoured.values()):g}")
+        if self.favoured and self.content == "class" and not self.aligned:
+            raise ValueError("favoured questions are those of scenes (content=scene); this content is a class")
         for width in (self.converter_width, self.renderer_width):
             if width % self.heads:
                 raise ValueError(f"width {width} of a Transformer is no multiple of its {self.heads} heads")

@@ -15,6 +15,7 @@ from msvae.config import FlowConfig
 from msvae.flow.alignment import Alignment
 from msvae.flow.autoencoders import rows_by_source
 from msvae.flow.converter import log_of
+from msvae.flow.favoured import directions, favour
 from msvae.models.base import Loss, Mode, Weights, check_mode
 from msvae.models.shared_flow import SharedFlow
 from msvae.models.stages import RowSource, Stage, rows_at_once
@@ -38,6 +39,7 @@ class AlignedFlow(SharedFlow):
         self.alignment = Alignment(
             sources, config.aligned_width, self.content.slots, config.code, config.shared_trunk, config.added
         )
+        self.favoured = directions(config.favoured, self.source_names)
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -71,14 +73,9 @@ class AlignedFlow(SharedFlow):
         return Loss(others.total + found, {**others.terms, "alignment": found.detach()})
 
     def _alignment_loss(self, batch: SourceBatch, generator: Generator | None) -> Tensor:
-        """A random source of each row, drawn on random others, on one alone in most rows: the hardest question, and the
-        cheapest. Half of the rows have the code that the given ones pool to, which `mode="mean"` has, half that of all
-        but the wanted one, as a draw might have it."""
-        present = batch.presence(self.source_names)
-        given = random_half(present, generator)
-        single = torch.rand(len(batch), generator=generator, device=self.device) < SINGLE
-        given = torch.where(single, one_of(given, generator), given)
-        target = self._one_trained(present & ~given, generator)
+        """A question of each row; half of the rows have the code that the given ones pool to, which `mode="mean"` has,
+        half that of all but the wanted one, as a draw might have it."""
+        given, target = self._asked(batch.presence(self.source_names), generator)
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
             return torch.zeros((), device=self.device)
@@ -88,6 +85,17 @@ class AlignedFlow(SharedFlow):
         expected = torch.rand(len(batch), generator=generator, device=self.device) < EXPECTED
         code = torch.where(expected[:, None, None], pooled, whole)
         return self.alignment.loss(batch.values, given & target.any(dim=0), code, wanted)
+
+    def _asked(
+        self, present: Bool[Tensor, "sources rows"], generator: Generator | None
+    ) -> tuple[Bool[Tensor, "sources rows"], Bool[Tensor, "sources rows"]]:
+        """What each row is given and asked: a random source, drawn on random others, on one alone in most rows (the
+        hardest question, and the cheapest), or else what is favoured."""
+        given = random_half(present, generator)
+        single = torch.rand(present.shape[1], generator=generator, device=self.device) < SINGLE
+        given = torch.where(single, one_of(given, generator), given)
+        target = self._one_trained(present & ~given, generator)
+        return favour(self.favoured, given, target, present, generator)
 
     def decode(
         self,

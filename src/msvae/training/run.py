@@ -301,7 +301,7 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> RunConfig:
         what = f"lacks {', '.join(lost)} as it was trained" if lost else "has no further source"
         raise ConfigError(f"Setting 'model.extends': the data set {data.name!r} {what}; sources: {', '.join(names)}.")
     chosen = config.model.chosen
-    kept = {"extends": config.model.extends, "shares": config.model.shares}
+    kept = {name: getattr(config.model, name) for name in ("extends", "shares", "favoured")}
     kept |= {key: value for key, value in chosen.items() if key in SAMPLING_SETTINGS}
     if chosen.get("content") == "auto":
         del chosen["content"]
