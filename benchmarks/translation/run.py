@@ -35,9 +35,10 @@ from msvae.training.files import read_json, write_json
 UNHURRIED = 1000  # steps that a measured training seems to have before it
 NOTE = """Made by `benchmarks/translation/run.py`, of test rows. The U-Net is trained for one direction alone, and
 answers with expected images; the flow learns all directions at once, and to make all sources from nothing
-("favoured": its last stage is asked for this direction in most rows, see `model.favoured`): its PSNR and SSIM are those of expected images, FD112 and retrieval of drawn ones. **right of two**, **right of all**: how often
-an answer is more like its own truth than like that of another row (chance .5), or than all others. **rows agree**: the
-same between the sources of a row that is made from nothing, mean over the pairs."""
+("favoured": its last stage is asked for this direction in most rows, see `model.favoured`): its PSNR and SSIM are
+those of expected images, FD112 and retrieval of drawn ones. **right of two**, **right of all**: how often an answer
+is more like its own truth than like that of another row (chance .5), or than all others. **rows agree**: the same
+between the sources of a row that is made from nothing, mean over the pairs."""
 COLUMNS = {
     "rows": ("test rows", 0),
     "psnr": ("PSNR", 2),
