@@ -185,7 +185,8 @@ def test_the_linear_probe_finds_what_is_linear_and_nothing_in_noise() -> None:
 
 
 def test_the_verifier_learns_real_digits(digits: DataSet) -> None:
-    classifier = train_classifier(digits.split("train"), "blue", 10, seed=0, steps=150)
+    with torch.no_grad():  # whoever asks for figures may be in such a region
+        classifier = train_classifier(digits.split("train"), "blue", 10, seed=0, steps=150)
     test = digits.split("test")
     accuracy = conditional_coherence(classifier.look(test.all().values["blue"]), test.labels)
     assert accuracy > 0.85

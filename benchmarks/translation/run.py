@@ -79,9 +79,11 @@ def table_of(data: str, budget: float, real: Mapping[str, Any], rows: list[dict[
     }
 
 
-def _as_measured(known: Mapping[str, Any] | None, model: Mapping[str, Any] | None) -> bool:
-    """Whether these are the settings that a step was measured with, but for settings that came since."""
-    return known == model if known is None or model is None else known.items() <= model.items()
+def _agrees(known: Any, now: Any) -> bool:
+    """Whether what was written down is still so, in everything that it says: settings that came since are not in it."""
+    if isinstance(known, Mapping) and isinstance(now, Mapping):
+        return all(name in now and _agrees(value, now[name]) for name, value in known.items())
+    return known == now
 
 
 def _cell(value: float | None, digits: int) -> str:
@@ -135,7 +137,7 @@ def main() -> None:
     shown_as = {"flow": "flow, favoured" if model["flow"]["favoured"] else "flow", "unet": "unet"}
     for method in methods:
         known = calibration.entries.get(unet if method == "unet" else "flow")
-        if not arguments.calibrate and known and _as_measured(known["model"], model[method]):
+        if not arguments.calibrate and known and _agrees(known["model"], model[method]):
             continue
         if method == "unet":
             facts = {"batch_size": UNET_ROWS, "model": None}
@@ -154,7 +156,8 @@ def main() -> None:
         key = {"method": shown_as[method], "direction": f"{given}->{wanted}", "seed": arguments.seed}
         training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})
         facts = {"stages": steps, "settings": {"model": model[method], "training": training_settings}}
-        if not arguments.again and any((key | facts).items() <= row.items() for row in rows):
+        told = key | facts
+        if not arguments.again and any(_agrees({name: row.get(name) for name in told}, told) for row in rows):
             continue
         if method == "unet":
             network = training().best_of(steps["training"], data.split("validation"))

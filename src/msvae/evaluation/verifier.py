@@ -98,7 +98,7 @@ def train_classifier(
         raise DataError(f"Source {name!r} is in no training row; no classifier can be trained for it.")
     source, labels = source_named(rows.sources, name), rows.labels
     alone = Rows((source,), {name: rows.values[name]}, {name: rows.present[name]})  # a batch of it reads nothing else
-    with kept_random_state():
+    with kept_random_state(), torch.enable_grad():
         torch.manual_seed(derived_seed(seed, f"classifier {name}", 0))
         model = Classifier(source, classes, effort)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
