@@ -83,6 +83,15 @@ def test_rows_do_not_depend_on_each_other_nor_on_what_is_absent() -> None:
             torch.testing.assert_close(together[name][row : row + 1], alone[name], atol=1e-5, rtol=1e-4)
 
 
+def test_images_of_other_precision_stand_beside_rows_without_any() -> None:
+    model = aligned()
+    batch = random_batch(model)
+    half = torch.tensor([True, False, True, False, True])
+    values = {name: images.double() for name, images in batch.values.items()}
+    found = model.sample(SourceBatch(values, dict.fromkeys(NAMES, half)), mode="mean").values
+    assert all(bool(torch.isfinite(found[name]).all()) for name in NAMES)
+
+
 def test_from_nothing_the_others_are_drawn_on_the_first() -> None:
     model = aligned()
     codes = model.draw(4, generator())

@@ -103,6 +103,17 @@ def test_steps_are_measured_with_the_real_loop(tmp_path: Path, monkeypatch: pyte
     assert 1e-4 < measured["seconds_per_step"] <= measured["median"] <= measured["slowest"]
 
 
+def test_stages_that_are_left_out_are_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrating, "SECONDS_A_REPEAT", 0.0)
+    monkeypatch.setattr(calibrating, "REPEATS", 1)
+    for gate in list(gates.GATES):
+        monkeypatch.setitem(gates.GATES, gate, lambda model, rows: Gate({}))
+    settings = {**tiny_settings("flow"), **TINY_TRAINING, "model.converter": "product", "data.options.variants": 1}
+    calibration = Calibration(tmp_path / "steps.json")
+    calibrate(calibration, "flow", lambda steps: compared_config("colours", "flow", steps, settings=settings))
+    assert list(calibration.entries["flow"]["stages"]) == ["sources", "code", "renderer"]
+
+
 def test_a_comparison_is_kept_added_to_and_not_done_twice(comparison: Comparison, tmp_path: Path) -> None:
     table = compare(comparison, ["poe"])
     (row,) = table.rows
@@ -154,6 +165,7 @@ def test_a_stopped_run_goes_on_and_another_setting_starts_anew(comparison: Compa
         ("flow", 600.0, {"model.patch": 2}, 2, "flow"),
         ("flow", 600.0, {"model.patch": None}, None, "flow"),
         ("flow", 600.0, {"model.renderer_width": 64}, None, "flow"),
+        ("flow", 600.0, {"model.content": "scene"}, 4, "flow"),
         ("poe", 600.0, {}, None, "poe"),
     ],
 )

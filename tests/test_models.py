@@ -349,6 +349,19 @@ def test_a_name_that_belies_its_parts_is_refused() -> None:
     assert tiny_model("poe", subsets="present").config.method == "custom"
 
 
+def test_masked_diffusion_has_no_private_codes() -> None:
+    with pytest.raises(ConfigError, match=r"'model\.private': 8 was given, but the sampler 'masked_diffusion'"):
+        tiny_model("mld", private=8)
+
+
+@pytest.mark.parametrize("method", ["poe", "mld", "flow"])
+def test_codes_of_another_length_are_refused(method: str) -> None:
+    model = tiny_model(method).eval()
+    length = model.draw(2).shape[1]
+    with pytest.raises(SourceError, match=rf"expected \(rows, {length}\), got \(2, {length + 1}\)"):
+        model.decode(torch.zeros(2, length + 1))
+
+
 def test_masked_diffusion_standardises_drawn_codes_also_where_a_source_says_nothing() -> None:
     """Untrained encoders say next to nothing: their means hardly vary, and what is drawn has the prior's variance."""
     model = tiny_model("mld").eval()

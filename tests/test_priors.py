@@ -7,6 +7,8 @@ import torch
 
 from msvae.flow.energy import energy_score
 from msvae.priors import FittedMixture
+from msvae.priors import flow as fitted_flow
+from msvae.priors.flow import FittedFlow
 
 DRAWS = 200_000
 
@@ -60,6 +62,32 @@ def test_rows_differ_in_what_they_were_given_and_nothing_leaves_the_mixture() ->
     torch.testing.assert_close(free.mean(dim=0), prior.weights @ prior.means, atol=0.03, rtol=0)
     torch.testing.assert_close(free.T.cov(), prior.sample(DRAWS, generator(1)).T.cov(), atol=0.05, rtol=0)
     torch.testing.assert_close(told, torch.full_like(told, 5.0), atol=0.01, rtol=0)
+
+
+def test_precise_observations_count_the_same_where_training_computes_in_bf16() -> None:
+    prior = mixture()
+    precision = torch.full((500, 2), 900.0)
+    pull = precision * torch.linspace(-2, 2, 500)[:, None]
+    exact = prior.sample_given(precision, pull, generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(prior.sample_given(precision, pull, generator()), exact)
+
+
+def test_a_flow_is_fitted_the_same_where_training_computes_in_bf16_and_leaves_no_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("zuko")
+    monkeypatch.setattr(fitted_flow, "STEPS", 20)
+    codes = torch.randn(200, 2, generator=generator()) * 3
+    found = []
+    for computing in (False, True):
+        torch.manual_seed(0)
+        prior = FittedFlow(2)
+        with torch.autocast("cpu", torch.bfloat16, enabled=computing):
+            prior.fit(codes)
+        assert all(p.grad is None for p in prior.parameters())
+        found.append(prior.log_density(codes))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_unused_components_are_never_drawn() -> None:

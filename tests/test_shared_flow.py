@@ -24,6 +24,7 @@ from msvae.flow.coded import CodeEvidence
 from msvae.models import SharedFlow, build_model
 from msvae.models.stages import RowSource, Stage
 from msvae.posterior import Posterior
+from msvae.priors import FittedMixture
 from msvae.source import Source, SourceBatch
 from msvae.training import augmented_rows, gates, loop
 from msvae.training import run as run_module
@@ -235,6 +236,33 @@ def test_the_code_of_all_sources_has_to_know_what_that_of_one_does(monkeypatch: 
     assert gates.code(model, unpaired).failure != found.failure  # nothing is pooled there
 
 
+@pytest.mark.parametrize("rows", [2, 3])
+def test_rows_that_are_too_few_to_tell_pass_the_gate_of_the_code(rows: int) -> None:
+    model = tiny_model("flow").eval()
+    images = {source.name: torch.rand(rows, *source.shape).numpy() for source in model.sources}
+    assert gates.code(model, complete_rows(model.sources, images)).failure is None
+
+
+@pytest.mark.parametrize("codes_by", ["converter", "mixture"])
+def test_weights_count_beside_those_of_the_same_row(codes_by: str) -> None:
+    """What stands on absent sources is nothing to a row: its only source has all the weight, however little it is."""
+    model = tiny_model("flow", evidence=1.0).eval()
+    assert isinstance(model, SharedFlow)
+    model.sampling = replace(model.sampling, codes_by=codes_by)
+    assert isinstance(model.sampler, FittedMixture)
+    model.sampler.fit(torch.randn(50, model.sampler.means.shape[1]))
+    batch = random_batch(model)
+    first, second = model.source_names[:2]
+    present = {first: torch.tensor([True, False, True, False, True]), second: torch.ones(5, dtype=torch.bool)}
+    mixed = SourceBatch({name: batch.values[name] for name in present}, present)
+    only = mixed.rows(torch.tensor([1, 3]))
+    found, expected = (
+        model.codes(only, 1, weights, "sample", "own", generator())
+        for weights in ({first: 1.0, second: 1e-6}, {second: 1.0})
+    )
+    torch.testing.assert_close(found, expected)
+
+
 def test_retrieval_and_agreement_of_known_codes() -> None:
     codes = {"a": torch.eye(4), "b": torch.eye(4)[[0, 1, 3, 2]]}
     index = {"a": torch.arange(4), "b": torch.arange(4)}
@@ -364,6 +392,15 @@ def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passin
         train_run(config(**{"model.extends": str(straight.folder.path)}), tmp_path / "none", data=DATA)
     with pytest.raises(ConfigError, match=r"'model\.trained' are set by 'model\.extends' alone"):
         train_run(config(**{"model.trained": ["a"]}), tmp_path / "none", data=DATA)
+    reusing = replace(straight, model=copy.deepcopy(straight.model))
+    assert isinstance(reusing.model, SharedFlow)
+    reusing.model.config = reusing.model.config.model_copy(update={"reuse": "RUN"})
+    chosen = config(**{"model.extends": str(straight.folder.path)})
+    extended = run_module._extended(reusing.model, chosen.model_copy(update={"model": parse(FlowConfig, {})}), data)
+    assert extended.model.reuse is None  # the new source has no autoencoder yet
+    assert isinstance(run.model, SharedFlow)
+    everything = run.model.train().loss(data.split("train").batch(slice(3, 9)).select(["a", "b"]))
+    assert bool(torch.isfinite(everything.total))
     both = {"model.extends": str(straight.folder.path), "model.reuse": str(straight.folder.path)}
     with pytest.raises(ConfigError, match="only one run can be built on"):
         train_run(config(**both), tmp_path / "none", data=DATA)

@@ -92,3 +92,12 @@ def test_normalising_is_undone() -> None:
     values = 10 * torch.rand(3, 1, 8, 8)
     assert DEPTH.normalise(values).max() <= 1
     torch.testing.assert_close(DEPTH.denormalise(DEPTH.normalise(values)), values)
+
+
+def test_class_numbers_have_no_class_beyond_the_last_one() -> None:
+    source = Source("map", (1, 2, 2), likelihood="categorical", categories=1001)
+    for wrong in (-1.0, 1001.0):
+        batch = SourceBatch.complete({"map": torch.full((1, 1, 2, 2), wrong)})
+        with pytest.raises(SourceError, match="map"):
+            check_batch(batch, [source])
+    check_batch(SourceBatch.complete({"map": torch.full((1, 1, 2, 2), 1000.0)}), [source])

@@ -142,6 +142,22 @@ def test_a_folder_is_replaced_also_where_a_kill_left_the_one_before(tmp_path: Pa
     assert "now" in (tmp_path / "step" / "file").read_text()
 
 
+def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path / "step", lambda folder: write_json(folder / "file", {"now": 1}))
+    move = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(28, "No space left on device")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(CheckpointError, match="What was there is unchanged"):
+        write_folder(tmp_path / "step", lambda folder: write_json(folder / "file", {"now": 2}))
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+    assert '"now": 1' in (tmp_path / "step" / "file").read_text()
+
+
 def test_a_budget_is_kept_roughly(tmp_path: Path) -> None:
     state = train_run(config(**{"training.budget": 2.0}), tmp_path / "budget").folder.state()
     assert state.total_steps == state.step > 1

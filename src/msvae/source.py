@@ -153,9 +153,10 @@ class Source:
 
     @property
     def tolerated_range(self) -> tuple[float, float]:
-        """What values may be without complaint: the value range, and a thousandth of it beyond for rounding."""
+        """What values may be without complaint: the value range, and a thousandth of it beyond for rounding, by which
+        no class becomes another one."""
         low, high = self.value_range
-        slack = 1e-3 * (high - low)
+        slack = min(1e-3 * (high - low), 0.49 if self.categories else math.inf)
         return low - slack, high + slack
 
     @property

@@ -108,7 +108,7 @@ def calibrate(
     """
     display = display or Quiet()
     model = _model(config_of(dict.fromkeys(ONE_STAGE, 1)))
-    shares = {stage.name: float(stage.share) for stage in getattr(model, "stages", ())} or ONE_STAGE
+    shares = {stage.name: float(stage.share) for stage in model.stages if stage.steps != 0}
     first = _windows(config_of(dict.fromkeys(shares, 3 * LOG_EVERY)), shares)
     slowest = max(windows[-1] for windows in first.values()) * LOG_EVERY
     count = min(MOST_WINDOWS, max(FEWEST_WINDOWS, int(SECONDS_A_REPEAT / len(shares) / slowest)))

@@ -19,7 +19,7 @@ from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content
 from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet
-from msvae.training.renderer_kind import CHOICES, renderer_of
+from msvae.training.renderer_kind import renderer_of
 from msvae.training.run import Run, open_run, resume_run, train_run
 
 ONE_STEP = {"training": 1}
@@ -60,9 +60,8 @@ class Comparison:
         return f"{method}, tokens" if self._of_budget(method) else method
 
     def _of_budget(self, method: str) -> dict[str, Any]:
-        if method != "flow" or any(f"model.{name}" in self.settings for name in CHOICES):
-            return {}
-        return {f"model.{name}": value for name, value in renderer_of(self.terms.budget).items()}
+        chosen = compared_config(self.terms.data, method, ONE_STEP, settings=self.settings).model
+        return {f"model.{name}": value for name, value in renderer_of(chosen, self.terms.budget).items()}
 
     def folder_of(self, method: str, seed: int) -> Path:
         """Where its run is."""
@@ -80,7 +79,7 @@ def compare(
     """Train and test every method with every seed, and keep a row of each at once; rows that are there stay.
 
     Args:
-        again: measure, train and test also what is there.
+        again: train and test also what is there.
 
     Raises:
         ConfigError: for an unknown method, before anything is trained, a table of other terms, or a row of other

@@ -88,11 +88,17 @@ def _epochs(row: Mapping[str, Any]) -> str:
 
 def _circumstances(rows: Sequence[Mapping[str, Any]]) -> str:
     """Where and when the rows were measured, once if it was the same for all."""
-    machines = sorted({f"{row['processor']}, {row['threads']} threads, torch {row['torch']}" for row in rows})
+    machines = sorted({f"{_machine(row)}, torch {row['torch']}" for row in rows})
     dates = sorted({row["date"][:10] for row in rows})
     commits = sorted({row["commit"] or f"msvae {row['msvae']}" for row in rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return f"{when}; {'; '.join(machines)}; commit {', '.join(commits)}."
+
+
+def _machine(row: Mapping[str, Any]) -> str:
+    """The GPU, where there was one, and the processor."""
+    device = row.get("device", "cpu")
+    return f"{'' if device == 'cpu' else device + ', '}{row['processor']}, {row['threads']} threads"
 
 
 def anchors_section(path: Path) -> str:
@@ -112,7 +118,7 @@ def table_section(path: Path) -> str:
     lines = [f"## {content['title']}", "", content["note"], "", *header(content["columns"])]
     lines += [line([str(cell) for cell in row]) for row in content["table"]]
     when = content["circumstances"]
-    lines += ["", f"{when['date']}; {when['processor']}, {when['threads']} threads; commit {when['commit']}.", ""]
+    lines += ["", f"{when['date']}; {_machine(when)}; commit {when['commit']}.", ""]
     return "\n".join(lines)
 
 

@@ -185,8 +185,11 @@ def check_data(data: DataSet) -> None:
         }
         if len({length for pair in lengths.values() for length in pair}) != 1 or len(rows) == 0:
             raise DataError(f"{where}: sources need equal numbers of images and presence, and a row; got {lengths}.")
-        if rows.labels is not None and (len(rows.labels) != len(rows) or int(rows.labels.min()) < 0):
-            raise DataError(f"{where}: expected a label >= 0 for each of {len(rows)} rows, got {len(rows.labels)}.")
+        if rows.labels is not None and len(rows.labels) != len(rows):
+            raise DataError(f"{where}: expected a label for each of {len(rows)} rows, got {len(rows.labels)}.")
+        if rows.labels is not None and int(rows.labels.min()) < 0:
+            row = int(rows.labels.argmin())
+            raise DataError(f"{where}: expected labels >= 0, got {int(rows.labels[row])} in row {row}.")
         empty = ~torch.stack(list(rows.present.values())).any(dim=0)
         if split == "train" and bool(empty.any()):
             raise DataError(f"{where}: row {int(empty.nonzero()[0])} has no source.")

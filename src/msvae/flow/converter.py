@@ -133,8 +133,6 @@ class Converter(nn.Module):
         return composition
 
 
-def log_of(weights: Float[Tensor, " sources"], rows: int) -> Float[Tensor, "sources rows"]:
-    """Log-weights for every row; -inf for 0."""
-    return torch.where(weights > 0, weights.clamp_min(torch.finfo(weights.dtype).tiny).log(), -math.inf)[
-        :, None
-    ].expand(-1, rows)
+def log_of(weights: Float[Tensor, "sources rows"]) -> Float[Tensor, "sources rows"]:
+    """Log-weights; -inf for 0."""
+    return torch.where(weights > 0, weights.clamp_min(torch.finfo(weights.dtype).tiny).log(), -math.inf)

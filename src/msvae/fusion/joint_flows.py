@@ -46,7 +46,8 @@ class JointFlows(Fusion):
         self, experts: Experts, codes: Float[Tensor, "copies rows latent"]
     ) -> Float[Tensor, "sources copies rows"]:
         """log q(z | x_m) of every source for the same codes, in nats."""
-        return torch.stack([flow(said).log_prob(codes) for flow, said in self._heard(experts)])
+        with torch.autocast(codes.device.type, enabled=False):
+            return torch.stack([flow(said).log_prob(codes) for flow, said in self._heard(experts)])
 
     def _heard(self, experts: Experts) -> list[tuple[nn.Module, Tensor]]:
         said = torch.cat([experts.means, experts.log_variances / LARGEST_LOG_VARIANCE], dim=2)

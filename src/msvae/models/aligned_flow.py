@@ -105,7 +105,8 @@ class AlignedFlow(SharedFlow):
         generator: Generator | None = None,
     ) -> SourceBatch:
         check_mode(mode)
-        return self._on_what_is_seen(code.to(self.device), self.nothing(len(code)), to, None, mode, generator)
+        code = self.checked_codes(code, self.content.slots * self.content.size)
+        return self._on_what_is_seen(code, self.nothing(len(code)), to, None, mode, generator)
 
     @torch.no_grad()
     def answer(
@@ -141,9 +142,10 @@ class AlignedFlow(SharedFlow):
     ) -> SourceBatch:
         n = len(codes) // len(given)
         present = given.presence(self.source_names).repeat_interleave(n, dim=1)
-        log_weights = torch.zeros_like(present.float()) if vector is None else log_of(vector, len(codes)).clone()
+        weighted = torch.ones_like(present.float()) if vector is None else vector[:, None].repeat(1, len(codes))
+        log_weights = log_of(weighted)
         shares = present.float() if vector is None else self._shares(vector, present)
-        seen = {name: given.values[name].repeat_interleave(n, dim=0) for name in given.names}
+        seen = {name: given.values[name].float().repeat_interleave(n, dim=0) for name in given.names}
         own = self._latents(given)
         images = {}
         for name in self.wanted(to):

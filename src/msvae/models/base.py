@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -123,6 +124,16 @@ class MultiSourceModel(nn.Module):
         """Codes from nothing: from the fitted sampler where there is one, or else (or `from_prior`) from the prior."""
         raise NotImplementedError
 
+    def checked_codes(self, code: Tensor, length: int) -> Tensor:
+        """Codes, on the model's device.
+
+        Raises:
+            SourceError: for another shape than (rows, length).
+        """
+        if code.dim() != 2 or code.shape[1] != length:
+            raise SourceError(f"Codes: expected (rows, {length}), got {tuple(code.shape)}.")
+        return code.to(self.device)
+
     def features(self, batch: SourceBatch) -> Features:
         """Pooled vector and spatial maps of the present sources."""
         raise NotImplementedError
@@ -178,8 +189,9 @@ class MultiSourceModel(nn.Module):
             ConfigError: for an unknown mode or rule.
         """
         check_mode(mode)
-        if not isinstance(n, int) or n < 1:
+        if not isinstance(n, Integral) or n < 1:
             raise SourceError(f"Number of samples: expected a whole number n >= 1, got {n}.")
+        n = int(n)
         if given is None or not given.present:
             given, n = self.nothing(n), 1
         codes = self.codes(given, n, weights, mode, rule, generator)
@@ -250,7 +262,7 @@ class MultiSourceModel(nn.Module):
         for name, weight in weights.items():
             if name not in self.source_names:
                 raise SourceError(f"Weights: {unknown('source', name, self.source_names)}")
-            if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            if not isinstance(weight, Real) or not 0 <= weight < float("inf"):
                 raise SourceError(f"Weight of source {name!r}: expected a number >= 0, got {weight!r}.")
             if weight > 0 and name not in given.present:
                 raise SourceError(f"Weight of source {name!r} is {weight:g}, but no image of it is given.")

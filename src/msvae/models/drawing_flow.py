@@ -123,7 +123,8 @@ class DrawingFlow(StagedFlow):
         generator: Generator | None = None,
     ) -> SourceBatch:
         check_mode(mode)
-        images, code = {}, code.to(self.device)
+        images: dict[str, Tensor] = {}
+        code = self.checked_codes(code, self.content.slots * self.content.size)
         for name in self.wanted(to):
             latents, _ = self._answered(name, code, mode, generator)
             images[name] = self._image(name, latents)

@@ -153,7 +153,7 @@ class FlowParts(MultiSourceModel):
         return sample(velocity, noise, steps, solver=solver)
 
     def _drawn_by_mixture(
-        self, evidence: CodeEvidence, weights: Float[Tensor, " sources"] | None, generator: Generator | None
+        self, evidence: CodeEvidence, weights: Float[Tensor, "sources rows"] | None, generator: Generator | None
     ) -> Float[Tensor, "rows latent"]:
         """Codes given the present sources in closed form: each one's own code is an observation, with its spread.
 
@@ -163,7 +163,7 @@ class FlowParts(MultiSourceModel):
         mixture = self.fitted_mixture
         if mixture is None:
             raise ConfigError("codes_by: this model has no fitted mixture to draw codes by (model.sampler).")
-        counts = evidence.present.float() if weights is None else weights[:, None] * evidence.present
+        counts = evidence.present.float() if weights is None else weights
         used = counts.any(dim=1)  # what no row has changes nothing, not even how sums are rounded
         precisions = counts[used, :, None] / self.spread[used, None]
         means = self._standardised(evidence.tokens[used].flatten(0, 1)).view_as(precisions)

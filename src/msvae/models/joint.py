@@ -250,7 +250,8 @@ class JointVAE(MultiSourceModel):
         generator: Generator | None = None,
     ) -> SourceBatch:
         check_mode(mode)
-        images, code = {}, code.to(self.device)
+        images: dict[str, Tensor] = {}
+        code = self.checked_codes(code, self.shared_length + len(self.sources) * self.config.private)
         shared = code[:, : self.shared_length]
         private = code[:, self.shared_length :].unflatten(1, (len(self.sources), self.config.private))
         for name in self.wanted(to):

@@ -71,6 +71,11 @@ class MaskedDiffusion(JointVAE):
         super().__init__(sources, config, networks)
         if not isinstance(self.fusion, Separate):
             raise ConfigError(f"The sampler 'masked_diffusion' needs the fusion 'separate', not {config.fusion!r}.")
+        if config.private:
+            raise ConfigError(
+                f"Setting 'model.private': {config.private} was given, but the sampler 'masked_diffusion' has none: "
+                "each source's latents are its own."
+            )
         self.field = MaskedField(self.source_names, config.latent)
         shape = (len(sources), 1, config.latent)
         self.register_buffer("center", torch.zeros(shape))

@@ -71,7 +71,7 @@ class SharedFlow(DrawingFlow):
         product = ProductOfExperts(self.fusion_settings)(experts, vector)
         if rule == "product":
             return product
-        log_weights = None if vector is None else log_of(vector, len(batch))
+        log_weights = None if vector is None else log_of(_relative(vector, evidence.present))
         if rule == "flow":
             state = evidence.tokens.new_zeros(len(batch), self.content.slots, self.content.size)
             velocity = self.converter.composed(evidence, self._shares(vector, evidence.present))
@@ -107,8 +107,9 @@ class SharedFlow(DrawingFlow):
         check_batch(given, self.sources, allow_empty_rows=True)
         vector = None if weights is None else self.weight_vector(weights, given)
         evidence = _repeated(self.content.evidence(given), n)
+        relative = None if vector is None else _relative(vector, evidence.present)
         if by_mixture:
-            return self._drawn_by_mixture(evidence, vector, generator)
+            return self._drawn_by_mixture(evidence, relative, generator)
         rows = len(given) * n
         nothing = ~evidence.present.any(dim=0)
         fitted = self.has_fitted_sampler and bool(nothing.any())  # else the converter draws all rows at once
@@ -117,7 +118,7 @@ class SharedFlow(DrawingFlow):
         if rule == "flow":
             velocity = self.converter.composed(evidence, self._shares(vector, evidence.present))
         else:
-            log_weights = None if vector is None else log_of(vector, rows)
+            log_weights = None if relative is None else log_of(relative)
             velocity = self.converter.guided(evidence, self.sampling.evidence, log_weights)
         codes = self._draw(velocity, rows, generator)
         return torch.where(nothing[:, None], self.draw(rows, generator), codes) if fitted else codes
@@ -207,6 +208,14 @@ class SharedFlow(DrawingFlow):
         shapes = self.autoencoders.networks.map_shape
         latents = self._latents(batch)
         return Features(pooled_code, {name: latents[name].unflatten(1, shapes[name]) for name in batch.names})
+
+
+def _relative(
+    vector: Float[Tensor, " sources"], present: Bool[Tensor, "sources rows"]
+) -> Float[Tensor, "sources rows"]:
+    """Weights as shares of the largest among the sources that a row has; 0 for absent ones."""
+    counted = vector[:, None] * present
+    return counted / counted.amax(dim=0).clamp_min(torch.finfo(counted.dtype).tiny)
 
 
 def _repeated(evidence: CodeEvidence, n: int) -> CodeEvidence:

@@ -200,8 +200,7 @@ class StagedFlow(FlowParts):
         wanted = list(SHARES) if self.stage is None else [self.stage]
         latents: dict[str, Tensor] | None = None
         if "sources" in wanted:
-            named = [name for name in batch.names if name in self.trained_sources]
-            found, nats, latents = self.autoencoders.losses(batch.select(named), generator)
+            found, nats, latents = self._sources_losses(batch, generator)
             losses += found.values()
             terms |= {f"reconstruction/{name}": value.detach() for name, value in nats.items()}
         if "code" in wanted:
@@ -219,6 +218,16 @@ class StagedFlow(FlowParts):
                 terms["renderer"] = losses[-1].detach()
         total = torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)
         return Loss(self._trainable(total), terms)
+
+    def _sources_losses(
+        self, batch: SourceBatch, generator: Generator | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor] | None]:
+        """Of the trained sources: losses, -log p for logs, and latents; None for these where others have some too."""
+        named = [name for name in batch.names if name in self.trained_sources]
+        if not named:
+            return {}, {}, None
+        losses, nats, latents = self.autoencoders.losses(batch.select(named), generator)
+        return losses, nats, None if self.config.trained else latents
 
     def _trainable(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """The loss; where nothing in a batch is trained, one whose gradients are zeros."""

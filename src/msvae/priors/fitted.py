@@ -81,11 +81,13 @@ class FittedMixture(Prior):
             precision: the sum of the observations' precisions; rows of zeros draw from the mixture itself.
             pull: the sum of precision_m y_m.
         """
+        precision, pull = precision.float(), pull.float()
         patterns, pattern_of = precision.unique(dim=0, return_inverse=True)  # rows with the same sources have the same
         codes = torch.empty_like(pull)
-        for index, pattern in enumerate(patterns):
-            rows = (pattern_of == index).nonzero().squeeze(1)
-            codes[rows] = self._given(pattern, pull[rows], generator)
+        with torch.autocast(precision.device.type, enabled=False):  # of precisions of a thousand bf16 keeps two digits
+            for index, pattern in enumerate(patterns):
+                rows = (pattern_of == index).nonzero().squeeze(1)
+                codes[rows] = self._given(pattern, pull[rows], generator)
         return codes
 
     def _given(

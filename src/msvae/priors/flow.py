@@ -61,13 +61,15 @@ class FittedFlow(Prior):
         self.flow.requires_grad_(True)
         optimizer = torch.optim.AdamW(self.flow.parameters(), lr=LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-        for _ in range(STEPS):
-            rows = torch.randint(len(standard), (BATCH,), generator=generator).to(standard.device)
-            loss = -self.flow().log_prob(standard[rows]).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        with torch.autocast(codes.device.type, enabled=False):  # it would go on with the casts of the first weights
+            for _ in range(STEPS):
+                rows = torch.randint(len(standard), (BATCH,), generator=generator).to(standard.device)
+                loss = -self.flow().log_prob(standard[rows]).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+        optimizer.zero_grad()  # or the model's own optimiser would take it for its own
         self.flow.requires_grad_(False)
         self.fitted.fill_(True)
 

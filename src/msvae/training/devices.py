@@ -56,7 +56,7 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
 
 
 def kept_random_state() -> AbstractContextManager[None]:
-    """Within it the global random numbers of all devices may be seeded; those of before come back."""
+    """Within it the global random numbers of CPU and CUDA may be seeded; those of before come back."""
     return torch.random.fork_rng(devices=range(torch.cuda.device_count()))
 
 

@@ -87,7 +87,12 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         if path.exists():
             shutil.rmtree(replaced, ignore_errors=True)  # left there by a kill
             path.replace(replaced)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if replaced.exists():
+                replaced.replace(path)
+            raise
         flush_to_disk(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:

@@ -107,7 +107,8 @@ def code(model: MultiSourceModel, rows: Rows) -> Gate:
                     return Gate(figures, "the code of all sources knows less than that of one.")
             if figures["probe"] > min(0.9, 1.5 * figures["probe_chance"]):
                 return Gate(figures)
-    if found > CHANCE * chance:
+    too_few = not 0.0 < CHANCE * chance < 1.0  # rows that have two sources, to tell it from chance
+    if too_few or found > CHANCE * chance:
         return Gate(figures)
     return Gate(figures, "the codes of a row's sources have nothing in common.")
 

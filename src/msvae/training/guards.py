@@ -17,7 +17,9 @@ def refuse_non_finite_loss(loss: Loss, step: int, run: RunFolder) -> None:
         return
     guilty = [name for name, value in loss.terms.items() if not bool(torch.isfinite(value))]
     sources = [name.split("/", 1)[1] for name in guilty if "/" in name]
-    what = f"the loss of source {', '.join(map(repr, sources))}" if sources else f"the loss ({', '.join(guilty)})"
+    what = f"the loss of source {', '.join(map(repr, sources))}" if sources else "the loss"
+    if guilty and not sources:
+        what += f" ({', '.join(guilty)})"
     raise NonFiniteError(non_finite_text(what, step, run))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -301,7 +302,7 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> RunConfig:
         what = f"lacks {', '.join(lost)} as it was trained" if lost else "has no further source"
         raise ConfigError(f"Setting 'model.extends': the data set {data.name!r} {what}; sources: {', '.join(names)}.")
     chosen = config.model.chosen
-    kept = {name: getattr(config.model, name) for name in ("extends", "shares", "favoured")}
+    kept: dict[str, Any] = {name: getattr(config.model, name) for name in ("extends", "shares", "favoured")}
     kept |= {key: value for key, value in chosen.items() if key in SAMPLING_SETTINGS}
     if chosen.get("content") == "auto":
         del chosen["content"]
@@ -311,7 +312,8 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> RunConfig:
             raise ConfigError(
                 f"Setting 'model.{key}': {value} was given, but the model that sources are added to has {there}."
             )
-    model = base.config.model_copy(update={**kept, "added": (*base.config.added, *new), "trained": new})
+    kept |= {"reuse": None, "added": (*base.config.added, *new), "trained": new}
+    model = base.config.model_copy(update=kept)
     rows = config.data.model_copy(update={"sources": (*base.source_names, *new)})
     return config.model_copy(update={"model": model, "data": rows})
 
