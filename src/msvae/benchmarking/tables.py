@@ -1,5 +1,6 @@
 """The tables of all comparisons as one Markdown page, made of the files of results alone."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ Made by `msvae bench table` from the files in `benchmarks/results`; [benchmarks/
 has the commands that made those.
 
 Every method of a table was trained on the same rows for the same time: a budget is a number of steps, from the
-seconds that a step takes on the idle machine. All figures are of **test rows**. Ours share the settings of
+seconds that a step takes on the idle machine with two threads; most runs took these steps beside others, with one. All
+figures are of **test rows**. Ours share the settings of
 `msvae.benchmarking.settings`; what was chosen for a method (how the flow is sampled, on validation rows), and which
 rows had a second training of the judges, is told in [benchmarks/README.md](../benchmarks/README.md), as are the
 settings of tables with a word after their title.
@@ -124,10 +126,28 @@ def table_section(path: Path) -> str:
 
 def page(results: Path, anchors: Path | None = None) -> str:
     """The whole page: every table of results in a folder and its subfolders, then what is published elsewhere."""
-    parts = [INTRODUCTION, *(_quality_table(Results(path)) for path in sorted(results.glob("quality-*.json")))]
-    parts += [_quality_table(Results(path), path.parent.name) for path in sorted(results.glob("*/quality-*.json"))]
+    parts = [_quality_table(table) for table in _tables(results)]
+    for variant in sorted(path for path in results.iterdir() if path.is_dir()):
+        parts += [_quality_table(table, variant.name) for table in _tables(variant)]
     if anchors is not None:
         parts.append(anchors_section(anchors))
     ready = [path for kind in ("translation", "speed") for path in sorted(results.glob(f"{kind}-*.json"))]
     parts += [table_section(path) for path in ready]
-    return "\n".join(part for part in parts if part)
+    return "\n".join([INTRODUCTION, contents(parts), *parts])
+
+
+def _tables(folder: Path) -> list[Results]:
+    """Those of complete rows first, short budgets before long ones."""
+    tables = [Results(path) for path in sorted(folder.glob("quality-*.json"))]
+    return sorted(tables, key=lambda table: (table.terms.data, table.terms.missing, table.terms.budget))
+
+
+def contents(sections: Sequence[str]) -> str:
+    """Links to the sections, which begin with their titles."""
+    titles = [section.partition("\n")[0].removeprefix("## ") for section in sections]
+    return "\n".join([*(f"- [{title}](#{_anchor(title)})" for title in titles), ""])
+
+
+def _anchor(title: str) -> str:
+    """What a link to a heading calls it."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
