@@ -168,6 +168,8 @@ def test_favoured_questions_are_checked() -> None:
     for wrong in ({"a->b": 0.6, "b->a": 0.6}, {"a->b": 0.0}, {"ab": 0.5}):
         with pytest.raises(ConfigError, match="favoured"):
             parse(FlowConfig, {"content": "scene", "favoured": wrong})
+    with pytest.raises(ConfigError, match="expected given->wanted, such as"):
+        parse(FlowConfig, {"content": "scene", "favoured": {"a->": 0.5}})
     with pytest.raises(ConfigError, match="this content is a class"):
         parse(FlowConfig, {"content": "class", "favoured": {"a->b": 0.5}})
     assert parse(FlowConfig, {"favoured": {"a->b": 0.5}}).favoured == {"a->b": 0.5}  # the rows decide what it is

@@ -104,9 +104,7 @@ class FlowConfig(Settings):
     sampler_components: int = Field(default=20, ge=0, le=1000)
     aligned: bool = False
     aligned_width: int = Field(default=32, ge=8, le=1024, multiple_of=8)
-    favoured: dict[Annotated[str, Field(pattern=".->.")], Annotated[float, Field(gt=0.0, le=1.0)]] = Field(
-        default_factory=dict
-    )
+    favoured: dict[str, Annotated[float, Field(gt=0.0, le=1.0)]] = Field(default_factory=dict)
     dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
@@ -156,6 +154,9 @@ class FlowConfig(Settings):
             raise ValueError("content on a grid (grid > 1) needs a renderer of tokens: give patch a number")
         if self.codes_by == "mixture" and (self.sampler != "mixture" or not self.sampler_components):
             raise ValueError("codes_by mixture needs one: set sampler to mixture, with components")
+        for question in self.favoured:
+            if not all(question.partition("->")):
+                raise ValueError(f"favoured: expected given->wanted, such as t1+t2->tissue, got {question!r}")
         if sum(self.favoured.values()) > 1.0 + 1e-9:
             raise ValueError(f"favoured: shares of the rows, at most 1 together, got {sum(self.favoured.values()):g}")
         if self.favoured and self.content == "class" and not self.aligned:

@@ -34,7 +34,7 @@ def directions(favoured: Mapping[str, float], names: Sequence[str]) -> list[Dire
     found = []
     for text, share in favoured.items():
         said, _, wanted = (part.strip() for part in text.partition(ARROW))
-        given = [said] if said in names else [name.strip() for name in said.split(PLUS)]
+        given = [name.strip() for name in said.split(PLUS)]
         for name in (*given, wanted):
             if name not in names:
                 raise ConfigError(f"Setting 'model.favoured': {text!r}: {unknown('source', name, names)}")
