@@ -71,7 +71,7 @@ class Judge:
             "from all others": fmean(most),
             "joint": joint_coherence(list(verdicts.values())),
             "entropy": class_entropy(list(verdicts.values())) or 0.0,
-            "variance": fmean([within_class_variance(verdicts[name], self.verdicts[name]) for name in names]),
+            "variance": fmean(within_class_variance(verdicts[n], self.verdicts[n]) or 0.0 for n in names),
             "FD112": self._distance(made),
             "ms a row": 1000 * seconds / self.rows,
         }

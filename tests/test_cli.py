@@ -120,6 +120,21 @@ def test_fuse_interpolate_generate_impute_features(msvae: Command, run: Path, tm
         assert arrays["maps_blue"].shape[0] == 6
 
 
+def test_answers_do_not_replace_what_is_given_and_the_spread_of_imputed_rows_is_kept(
+    msvae: Command, run: Path, tmp_path: Path
+) -> None:
+    msvae("generate", run, "--n", 3, "-o", "e")
+    given = ("-g", "blue=e/blue", "-g", "green=e/green")
+    before = sorted((tmp_path / "e" / "blue").iterdir())[0].read_bytes()
+    refused = msvae("impute", run, *given, "-o", "e", code=2)
+    assert "answers would replace the given images of e/blue" in " ".join(refused.stderr.split())
+    assert sorted((tmp_path / "e" / "blue").iterdir())[0].read_bytes() == before
+    answer = json.loads(msvae("impute", run, *given, "-o", "f", "-n", 3, "--json").stdout)
+    spread = np.load(tmp_path / answer["spread"])
+    assert spread["yellow"].std() > 0
+    assert not spread["blue"].any()
+
+
 def test_catalogue(msvae: Command, tmp_path: Path) -> None:
     assert "mopoe" in json.loads(msvae("methods", "--json").stdout)
     assert "barycenter" in msvae("methods").stdout

@@ -12,8 +12,9 @@ from msvae.data import complete_rows
 from msvae.data.base import DataSet
 from msvae.errors import ConfigError
 from msvae.evaluation import Extent, evaluate_model
-from msvae.evaluation.conversion import monotonicity
+from msvae.evaluation.conversion import conversions, monotonicity, proper_subsets
 from msvae.evaluation.photographs import Album, real_photographs
+from msvae.evaluation.yardstick import make_yardstick
 from msvae.metrics import imagenet
 from msvae.metrics.imagenet import EfficientNetLite0, feature_distance, photographs, pooled_features
 from msvae.source import Source
@@ -138,6 +139,48 @@ def test_evaluation_names_every_distance() -> None:
         assert seen["wide"][figure] > 0
     assert seen["conditional"]["1"] == pytest.approx(sum(seen["conditional_by_source"].values()) / 2)
     assert set(seen["feature_distance"]) == {"blue", "grey"}
+
+
+def test_class_maps_and_rare_sources_leave_the_others_their_distances() -> None:
+    sources = [
+        Source("blue", (3, 8, 8)),
+        Source("map", (1, 8, 8), likelihood="categorical", categories=3),
+        Source("rare", (3, 8, 8)),
+        Source("numbers", (4,)),
+    ]
+    model = tiny_model("poe", sources, networks="mlp")
+    images = {name: values.numpy() for name, values in random_batch(model, rows=12).values.items()}
+    images["map"] = images["map"].round()
+    rows = complete_rows(sources, images)
+    rows.present["rare"][1:] = False
+    data = DataSet("own", {"train": rows, "test": rows}, shared_content=True)
+    figures = evaluate_model(model, data, extent=Extent(generated=12, photographs=10))
+    seen = figures["photographs"]
+    assert seen["rows"] == 10
+    assert set(seen["unconditional_by_source"]) == {"blue"}
+    assert set(seen["feature_distance"]) == {"blue"}
+    assert 0 <= figures["conversion"]["blue->map"]["accuracy"] <= 1
+
+
+def test_no_set_has_more_images_than_rows_were_looked_at() -> None:
+    assert Extent(rows=500, photographs=1000).pictures == 500
+    assert Extent(photographs=1000).pictures == 1000
+
+
+def test_subsets_share_the_room_of_a_set() -> None:
+    """Also where the first subset alone could fill it."""
+    model = tiny_model("poe", [Source(name, (3, 8, 8)) for name in "abc"]).eval()
+    images = {name: values.numpy() for name, values in random_batch(model, rows=40).values.items()}
+    rows = complete_rows(model.sources, images)
+    data = DataSet("own", {"train": rows, "test": rows}, shared_content=True)
+    album = Album(real_photographs(data, 10, Quiet()), 3)
+    taken: list[tuple[str, str, int]] = []
+    album.add = lambda name, source, images: taken.append((name, source, len(images)))  # type: ignore[method-assign]
+    conversions(model, data, make_yardstick(data, Extent()), Extent(), album, 0)
+    alone = [count for name, source, count in taken if (name, source) == ("conditional 1", "a")]
+    assert alone == [5, 5]  # given b, given c
+    assert [count for name, source, count in taken if (name, source) == ("conditional 2", "a")] == [10]
+    assert len(proper_subsets([str(number) for number in range(40)])) == 80
 
 
 def test_monotonicity_tells_losses() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,6 +193,28 @@ def test_the_verifier_learns_real_digits(digits: DataSet) -> None:
     assert accuracy > 0.85
     shuffled = conditional_coherence(classifier.look(test.all().values["blue"]), test.labels.roll(1))
     assert shuffled < 0.3
+
+
+def test_a_verifier_of_chosen_rows_sees_their_own_images(digits: DataSet) -> None:
+    """Rows that lack both sources are left out without a copy; the others keep their labels."""
+    train = digits.split("train")
+    present = {name: has_it.clone() for name, has_it in train.present.items()}
+    for name in ("blue", "green"):
+        present[name][: len(train) // 3] = False
+    values = {
+        name: torch.where(here.view(-1, 1, 1, 1), train.values[name].float() / 255, torch.nan)
+        for name, here in present.items()
+    }
+    rows = replace(train, values=values, present=present).only(["blue", "green"])
+    assert rows.chosen is not None
+    classifier = train_classifier(rows, "blue", 10, seed=0, steps=150)
+    test = digits.split("test")
+    assert conditional_coherence(classifier.look(test.all().values["blue"]), test.labels) > 0.8
+
+
+def test_variance_is_nothing_where_no_two_real_images_are_of_one_class() -> None:
+    lone = verdict([0, 1, 2], features=torch.randn(3, 2))
+    assert within_class_variance(lone, lone) is None
 
 
 def test_an_untrained_model_scores_badly(digits: DataSet) -> None:

@@ -51,9 +51,19 @@ class PeerModel(MultiSourceModel):
         sampler.fit(MultimodalBaseDataset(rows.batch(chosen).values))
         self.sampler = sampler
 
+    @property
+    def latent_rules(self) -> tuple[str, ...]:
+        """None: it fuses without weights."""
+        return ()
+
     def encode(self, batch: SourceBatch, weights: Weights | None = None, rule: str = "own") -> Posterior:
         with torch.no_grad():
-            code = self.peer.encode(self._inputs(batch), list(batch.names), return_mean=True).z
+            found = self.peer.encode(self._inputs(batch), list(batch.names), return_mean=True)
+        parts = [found.z]
+        if self.private:  # of sources that are not given nothing is known
+            blank = found.z.new_zeros(len(found.z), self.private)
+            parts += [found.modalities_z[name] if name in batch.names else blank for name in self.source_names]
+        code = torch.cat(parts, dim=1)
         return Posterior.single(code, torch.zeros_like(code))
 
     @torch.no_grad()

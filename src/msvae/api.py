@@ -10,7 +10,7 @@ from msvae.config import ModelConfig, RunConfig, merged, parse, seconds
 from msvae.data import DataSet, Rows, load_data, prepared
 from msvae.errors import ConfigError, DataError, GateError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
-from msvae.models import METHODS, Method, with_method
+from msvae.models import METHODS, Method, method_named, with_method
 from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
@@ -72,6 +72,13 @@ def run_config(
     if data is not None:
         own["data.name"] = data
     plain = merged(base or {}, dotted={})
+    training = plain.get("training")
+    if isinstance(training, dict):
+        if isinstance(training.get("budget"), str):
+            training["budget"] = seconds(training["budget"])
+        several = [key for key in LENGTHS if training.get(key.removeprefix("training.")) is not None]
+        if len(several) > 1 and not lengths:
+            raise ConfigError(f"A run has one length; {' and '.join(several)} are given.")
     model = plain.get("model", {})
     if isinstance(model, Mapping) and method is not None:
         plain["model"] = with_method(method, model)
@@ -245,15 +252,21 @@ def demo(
         budget: training time of the joint model; the baseline takes as many steps again.
         flow: also train the flow, for three times that, and report it beside the joint model.
 
+    Raises:
+        ConfigError: for a method that is no joint VAE.
+
     Returns:
         The report's path and the figures; their `seconds` count the whole demo, those of the flow are under `flow`.
     """
+    if "fusion" not in method_named(method).settings:
+        raise ConfigError(f"The demo trains a joint VAE (and the flow beside it): expected one, got {method!r}.")
     began = time.perf_counter()
     display = display or Quiet()
     out = Path(out)
     display.note("Three sources draw the same handwritten digits: blue ink, yellow neon, green brush.")
-    run = train(
-        "colours", method, out=out, budget=budget, settings={**DEMO_SETTINGS, "training.seed": seed}, display=display
+    own = {**DEMO_SETTINGS, "training.seed": seed}
+    run = _whatever_the_gates_say(
+        out, display, lambda: train("colours", method, out=out, budget=budget, settings=own, display=display)
     )
     yardstick = make_yardstick(run.data(), Extent(), display=display)
     figures = evaluate(run, generated=DEMO_GENERATED, yardstick=yardstick, display=display)

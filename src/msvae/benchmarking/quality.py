@@ -101,6 +101,8 @@ def compare(
     yardstick = comparison_yardstick(comparison, data, display)
     for method, seed in wanted:
         steps = calibration.steps(comparison.measured_as(method), comparison.terms.budget)
+        for setting, measured in measured_otherwise(comparison, method, calibration).items():
+            display.note(f"{calibration.path}: the steps of {method} were measured with {setting}={measured}.")
         config = _config(comparison, method, steps, seed)
         folder = comparison.folder_of(method, seed)
         run = trained_as(config, folder, again=again, display=display, title=f"{method}, seed {seed}")
@@ -108,6 +110,15 @@ def compare(
         figures = judge(comparison, run.model, data, yardstick, method, seed, facts, display)
         write_json(run.folder.path / "metrics.json", figures)
     return comparison.table
+
+
+def measured_otherwise(comparison: Comparison, method: str, calibration: Calibration) -> dict[str, Any]:
+    """The chosen settings of the model that its steps were measured without, with what they were then."""
+    entry = calibration.entries[comparison.measured_as(method)]
+    known = {f"model.{name}": value for name, value in entry.get("model", {}).items() if name not in SAMPLING_SETTINGS}
+    known["training.batch_size"] = entry.get("batch_size")
+    chosen = comparison.settings_of(method)
+    return {name: known[name] for name in chosen if name in known and chosen[name] != known[name]}
 
 
 def facts_of(run: Run, steps: Mapping[str, int], data: DataSet) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def summary(figures: Mapping[str, Any]) -> dict[str, Any]:
         "verifier_frechet": made.get("frechet"),
         "within_class_variance_reconstruction": ceilings.get("within_class_variance_reconstruction"),
         "probe_1": probes.get(1),
-        "probe_all": probes.get(max(probes, default=0)),
+        "probe_all": probes.get(len(figures["sources"])),
         "walks": figures.get("walks"),
         "psnr": mean([entry["psnr"] for entry in figures["sources"].values()]),
         **figures["monotonicity"],

@@ -71,11 +71,14 @@ def _quality_table(table: Results, variant: str = "") -> str:
     real = [cell([table.ceilings.get(figure)], digits) for _, figure, digits in cells]
     lines.append(line(["*real rows*", "", "", "", *real]))
     looked = "all" if terms.test_rows is None else str(terms.test_rows)
+    pictures = table.ceilings.get("photographs") or 0
+    fewer = terms.test_rows is not None and terms.test_rows < pictures
+    distances = f"{pictures or 'no'} images in every Fréchet distance"
+    if fewer:
+        distances += f" but those of conversions and reconstructions ({terms.test_rows})"
     lines += [
         "",
-        f"{looked} test rows, {terms.generated_rows} generated rows, "
-        f"{table.ceilings.get('photographs') or 'no'} images in every Fréchet distance. "
-        f"{_circumstances(table.rows)}",
+        f"{looked} test rows, {terms.generated_rows} generated rows, {distances}. {_circumstances(table.rows)}",
         "",
     ]
     return "\n".join(lines)

@@ -1,8 +1,9 @@
 """Questions to a trained run: images in, images out."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,9 @@ from msvae.cli.options import (
     parse_weights,
 )
 from msvae.cli.output import say, write_answer
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Samples = Annotated[int, typer.Option("--n", "-n", help="Answers for each row.")]
 OUT = Path("out")
@@ -41,7 +45,7 @@ def reconstruct(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows, out)
     images = questions.reconstruct(opened, batch, answer_mode(mode), seed)
     write_answer(out, images, answered_sources(opened, images), names, as_json, shown_above=batch.values)
 
@@ -67,7 +71,7 @@ def convert(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows, out)
     images = questions.convert(opened, batch, to, n, answer_mode(mode), seed)
     write_answer(out, images, answered_sources(opened, images), numbered(names, n), as_json)
 
@@ -101,7 +105,7 @@ def fuse(
 
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows, out)
     weights = parse_weights(weight)
     images = questions.fuse(opened, batch, weights, by, to)
     if "fused" in images:
@@ -126,7 +130,7 @@ def interpolate(
     rows: Rows = ":2",
     as_json: Json = False,
 ) -> None:
-    """Walk between two rows, or between the sources of one row.
+    """Walk between two rows, or between the sources of one row (the first of --rows).
 
     Examples:
 
@@ -139,7 +143,7 @@ def interpolate(
     from msvae import questions
     from msvae.errors import ConfigError, unknown
 
-    opened, batch, _ = asked(run, given, rows)
+    opened, batch, _ = asked(run, given, rows, out)
     if between == "rows":
         if len(batch) != 2:
             raise ConfigError(f"A walk between rows needs two of them; {len(batch)} are given (see --rows).")
@@ -187,7 +191,10 @@ def generate(
 def impute(
     run: RunPath,
     given: Given,
-    n: Samples = 1,
+    n: Annotated[
+        int,
+        typer.Option("--n", "-n", help="1: expected images; more: the mean of so many draws (spread: OUT/spread.npz)."),
+    ] = 1,
     out: OutFolder = OUT,
     rows: Rows = ":8",
     seed: Seed = 0,
@@ -201,12 +208,16 @@ def impute(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows, out, empty=True)
     answer = questions.impute(opened, batch, n, seed)
     filled = {
         name: [names[row] for row in flags.nonzero().squeeze(1).tolist()] for name, flags in answer.filled.items()
     }
-    write_answer(out, answer.images, opened.model.sources, names, as_json, extra={"filled": filled})
+    extra: dict[str, object] = {"filled": filled}
+    if answer.spread:
+        extra["spread"] = str(out / "spread.npz")
+        _write_arrays(out / "spread.npz", {name: spread.numpy() for name, spread in answer.spread.items()})
+    write_answer(out, answer.images, opened.model.sources, names, as_json, extra=extra)
 
 
 def features(
@@ -225,14 +236,24 @@ def features(
     import numpy as np
 
     from msvae import questions
-    from msvae.errors import DataError
 
     out = out if out.suffix == ".npz" else out.with_name(f"{out.name}.npz")
     opened, batch, names = asked(run, given, rows)
     answer = questions.features(opened, batch)
     arrays = {f"maps_{name}": tensor.numpy() for name, tensor in answer.maps.items()}
-    partial = out.with_name(f".{out.name}.part")
     arrays |= {"rows": np.array(names), "pooled": answer.pooled.numpy()}
+    _write_arrays(out, arrays)
+    shape = tuple(answer.pooled.shape)
+    say(f"Features of {shape[0]} rows in {out}", {"file": str(out), "arrays": sorted(arrays)}, as_json)
+
+
+def _write_arrays(out: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+    """An .npz file that appears whole or not at all."""
+    import numpy as np
+
+    from msvae.errors import DataError
+
+    partial = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -242,8 +263,6 @@ def features(
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise DataError(f"Cannot write {out}: {error.strerror or error}.") from None
-    shape = tuple(answer.pooled.shape)
-    say(f"Features of {shape[0]} rows in {out}", {"file": str(out), "arrays": sorted(arrays)}, as_json)
 
 
 def likelihood(

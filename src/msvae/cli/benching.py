@@ -13,7 +13,7 @@ bench = typer.Typer(no_args_is_help=True, help="Compare methods: quality under o
 Data = Annotated[str, typer.Option("--data", help="A data set (see `msvae data list`).")]
 Methods = Annotated[str, typer.Option("--methods", help="Methods, such as poe,mopoe; `all` for every one.")]
 ResultsFolder = Annotated[Path, typer.Option("--results", help="Folder of the tables.")]
-RESULTS = Path("benchmarks/results")
+RESULTS, ANCHORS = Path("benchmarks/results"), Path("benchmarks/anchors.json")
 
 
 @bench.command()
@@ -134,9 +134,7 @@ def speed(
 @bench.command()
 def table(
     results: ResultsFolder = RESULTS,
-    anchors: Annotated[Path, typer.Option("--anchors", help="File of published figures.")] = Path(
-        "benchmarks/anchors.json"
-    ),
+    anchors: Annotated[Path, typer.Option("--anchors", help="File of published figures.")] = ANCHORS,
     out: Annotated[Path, typer.Option("--out", "-o", help="The Markdown file.")] = Path("docs/benchmarks.md"),
     pages: Annotated[Path, typer.Option("--pages", help="Folder of the methods' own pages.")] = Path("docs/methods"),
     as_json: Json = False,
@@ -149,9 +147,14 @@ def table(
     """
     from msvae.benchmarking.pages import write_figures
     from msvae.benchmarking.tables import page
+    from msvae.errors import ConfigError
     from msvae.models import METHODS
     from msvae.training.files import write_text
 
+    if not results.is_dir():
+        raise ConfigError(f"--results: there is no folder {results}.")
+    if anchors != ANCHORS and not anchors.exists():
+        raise ConfigError(f"--anchors: there is no file {anchors}.")
     write_text(out, page(results, anchors if anchors.exists() else None))
     own = [str(path) for path in write_figures(pages, list(METHODS), results)]
     say(

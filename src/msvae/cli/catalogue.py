@@ -154,6 +154,8 @@ def preview(
     if n < 1:
         raise ConfigError(f"--n: expected 1 or more, got {n}.")
     loaded = load_data(DataConfig(name=name, options=parse_settings(set_)))
+    if not any(source.is_image for source in loaded.sources):
+        raise DataError(f"The set {name!r} has no pictures: {', '.join(s.name for s in loaded.sources)} are vectors.")
     rows = loaded.split(split)
     batch = rows.batch(spread_out(len(rows), n))
     try:

@@ -1,5 +1,6 @@
 """How the words of a question become rows: image files and folders, or the run's own test rows."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,10 +11,18 @@ if TYPE_CHECKING:
     from msvae.training.run import Run
 
 
-def asked(run: Path, given: list[str], rows: str) -> "tuple[Run, SourceBatch, list[str]]":
-    """The opened run, the given rows and their names."""
+def asked(
+    run: Path, given: list[str], rows: str, out: Path | None = None, *, empty: bool = False
+) -> "tuple[Run, SourceBatch, list[str]]":
+    """The opened run, the given rows and their names.
+
+    Args:
+        out: where answers will be written, one folder a source: none of them may be a given one.
+        empty: whether test rows without any of the given sources count; else they are left out, and named.
+    """
+    from msvae.cli.output import console
     from msvae.data.images import read_rows
-    from msvae.errors import ConfigError
+    from msvae.errors import ConfigError, DataError
     from msvae.source import source_named
     from msvae.training.run import open_run
 
@@ -31,13 +40,34 @@ def asked(run: Path, given: list[str], rows: str) -> "tuple[Run, SourceBatch, li
     if files and len(files) < len(paths):
         raise ConfigError("Give a path for every source, or for none (then the run's test rows are taken).")
     if files:
+        if out is not None:
+            _refuse_given_folders(out, opened.model.source_names, files.values())
         batch, names = read_rows(files, opened.model.sources)
         return opened, batch, names
     test = opened.data().split("test")
     chosen = parse_rows(rows, len(test))
     batch = test.batch(slice(chosen.start, chosen.stop)).select(paths)
     known = test.columns.get("row")
-    return opened, batch, [f"{row:05d}" if known is None else str(known[row]) for row in chosen]
+    labels = [f"{row:05d}" if known is None else str(known[row]) for row in chosen]
+    has_one = batch.presence(batch.names).any(dim=0)
+    if empty or bool(has_one.all()):
+        return opened, batch, labels
+    lost = [label for label, there in zip(labels, has_one.tolist(), strict=True) if not there]
+    what = f"none of the given sources ({', '.join(paths)}): {', '.join(lost)}"
+    if not bool(has_one.any()):
+        raise DataError(f"These test rows have {what}. Choose others with --rows.")
+    console().print(f"Left out are test rows with {what}")
+    return opened, batch.rows(has_one), [label for label in labels if label not in lost]
+
+
+def _refuse_given_folders(out: Path, names: Iterable[str], given: Iterable[Path]) -> None:
+    """Answers go to OUT/SOURCE, which must not hold what is given."""
+    from msvae.errors import ConfigError
+
+    folders = {(out / name).resolve() for name in names}
+    for path in given:
+        if folders & {path.resolve(), path.resolve().parent}:
+            raise ConfigError(f"--out {out}: answers would replace the given images of {path}. Choose another folder.")
 
 
 def answered_sources(run: "Run", images: object) -> "list[Source]":

@@ -1,5 +1,6 @@
 """Plain values of settings: from YAML files, from dotted names, from durations."""
 
+import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def merged(base: Mapping[str, Any], *, dotted: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with some settings replaced, named as `training.steps`; what a group is given is added to it."""
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
+    result = copy.deepcopy(dict(base))
     for key, value in dotted.items():
         *rooms, last = key.split(".")
         target = result

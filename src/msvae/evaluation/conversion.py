@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ def conversions(
         targets = [name for name in model.source_names if name not in given]
         qualities: dict[str, list[tuple[PixelQuality, int]]] = defaultdict(list)
         coherences: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        taken: dict[str, int] = defaultdict(int)  # images in the album, which has room for equally many of each subset
         index = present_rows(test, given)
         index = index if extent.rows is None else index[index < extent.rows]
         for part in parts(index):
@@ -52,7 +54,10 @@ def conversions(
                     verdict = yardstick.classifiers[target].look(drawn.values[target])
                     coherences[target].append((conditional_coherence(verdict, test.labels[part]), len(part)))
                 if album is not None and len(given) in album.conditional_sizes:
-                    turn = _turns(part, [s for s in subsets if len(s) == len(given) and target not in s], given)
+                    alike = [s for s in subsets if len(s) == len(given) and target not in s]
+                    room = ceil(album.real.rows / len(alike)) - taken[target]
+                    turn = _turns(part, alike, given).nonzero().squeeze(1)[: max(0, room)]
+                    taken[target] += len(turn)
                     album.add(conditional_set(len(given)), target, drawn.values[target][turn])
         if len(index):
             figures |= {
@@ -79,10 +84,10 @@ def _entry(
 
 def proper_subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
     """All subsets but the whole; of many sources only those of one, and of all but one."""
-    subsets = [subset for subset in named_subsets(names) if len(subset) < len(names)]
-    if len(subsets) > MOST_SUBSETS:
-        subsets = [subset for subset in subsets if len(subset) in (1, len(names) - 1)]
-    return subsets
+    sizes = range(1, len(names))
+    if 2 ** len(names) - 2 > MOST_SUBSETS:
+        sizes = (1, len(names) - 1)
+    return [subset for size in sizes for subset in named_subsets(names, size)]
 
 
 def by_size(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:

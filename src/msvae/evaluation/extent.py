@@ -24,6 +24,11 @@ class Extent:
     generated: int = 1000
     photographs: int = 0
 
+    @property
+    def pictures(self) -> int:
+        """Images in each of those sets: of conversions and reconstructions there are no more than rows."""
+        return self.photographs if self.rows is None else min(self.photographs, self.rows)
+
 
 def parts(index: Tensor) -> Iterator[Tensor]:
     """Row numbers, some at a time; nothing for no rows."""

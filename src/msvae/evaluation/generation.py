@@ -41,7 +41,7 @@ def generation(
                         album.add("generated from the prior" if prefix else "generated", name, images)
         verdicts = {name: joined_verdicts(looks) for name, looks in seen.items()}
         figures |= {f"{prefix}{name}": value for name, value in _judged(verdicts, yardstick).items()}
-    return figures if yardstick.classifiers else {}
+    return figures
 
 
 def _judged(verdicts: dict[str, Verdict], yardstick: Yardstick) -> dict[str, Any]:

@@ -62,15 +62,16 @@ class RealPhotographs:
 def real_photographs(data: DataSet, rows: int, display: Display) -> RealPhotographs:
     """Look at real test and training images, equally many.
 
+    Sources with fewer than two images in either are left out; the others have as many as the one with fewest.
+
     Raises:
         ConfigError: if the weights are not installed.
     """
     network = load_efficientnet().to(device_named())
     test, train = data.split("test"), data.split("train")
-    seen = {s.name: s for s in data.sources if sees(s)}
-    fewest = [int(part.present[name].sum()) for name in seen for part in (test, train)]
-    rows = min([rows, *fewest])
-    seen = seen if rows > 1 else {}
+    fewest = {s.name: min(int(part.present[s.name].sum()) for part in (test, train)) for s in data.sources if sees(s)}
+    seen = {s.name: s for s in data.sources if fewest.get(s.name, 0) > 1}
+    rows = min([rows, *(fewest[name] for name in seen)])
     moments: dict[str, dict[str, ByDepth]] = {"test": {}, "train": {}}
     wanted = [(split, part, source) for split, part in (("test", test), ("train", train)) for source in seen.values()]
     for split, part, source in tracked(wanted, display, "looking at real images", len(wanted)):
@@ -117,8 +118,10 @@ class Album:
 
     def compare(self, source: str, images: Tensor, truth: Tensor) -> None:
         """Take up the feature distance of reconstructions from their truth."""
+        if source not in self.real.sources:
+            return
         room = min(self.real.rows, MOST_COMPARED) - sum(map(len, self._distances[source]))
-        if source in self.real.sources and room > 0:
+        if room > 0 and len(images):
             self._distances[source].append(
                 feature_distance(self.real.network, images[:room], truth[:room], self.real.sources[source])
             )

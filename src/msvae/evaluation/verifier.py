@@ -1,6 +1,6 @@
 """The verifier of coherence: one small classifier per source, trained on training rows alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +97,9 @@ def train_classifier(
     if len(has_it) == 0:
         raise DataError(f"Source {name!r} is in no training row; no classifier can be trained for it.")
     source, labels = source_named(rows.sources, name), rows.labels
-    alone = Rows((source,), {name: rows.values[name]}, {name: rows.present[name]})  # a batch of it reads nothing else
+    alone = replace(  # a batch of it reads nothing else
+        rows, sources=(source,), values={name: rows.values[name]}, present={name: rows.present[name]}
+    )
     with kept_random_state(), torch.enable_grad():
         torch.manual_seed(derived_seed(seed, f"classifier {name}", 0))
         model = Classifier(source, classes, effort)

@@ -52,15 +52,15 @@ def make_yardstick(
     display = display or Quiet()
     test, train = data.split("test"), data.split("train")
     classifiers = _classifiers(data, verifier_rows or train, display)
-    rows = min(extent.generated, *(max(2, int(present.sum())) for present in test.present.values()))
     real = {name: _look(classifier, test, MOST_REAL) for name, classifier in classifiers.items()}
+    rows = min([extent.generated, *(len(verdict.classes) for verdict in real.values())])
     known = {name: _look(classifier, train, rows, shuffled=True) for name, classifier in classifiers.items()}
     return Yardstick(
         classifiers,
         real,
         rows,
         _ceilings(classifiers, test, real, known, rows),
-        real_photographs(data, extent.photographs, display) if extent.photographs else None,
+        real_photographs(data, extent.pictures, display) if extent.photographs else None,
     )
 
 

@@ -56,9 +56,13 @@ def class_entropy(verdicts: Sequence[Verdict]) -> float | None:
     return float(entropy / math.log(count))
 
 
-def within_class_variance(verdict: Verdict, real: Verdict) -> float:
-    """Variance of the features within classes as a share of the real images': low for prototypes, above 1 for noise."""
-    return _spread(verdict) / max(_spread(real), 1e-12)
+def within_class_variance(verdict: Verdict, real: Verdict) -> float | None:
+    """Variance of the features within classes as a share of the real images': low for prototypes, above 1 for noise.
+
+    None where no two real images are of one class, or they are all alike.
+    """
+    theirs = _spread(real)
+    return _spread(verdict) / theirs if theirs > 0 else None
 
 
 def _agreed(verdicts: Sequence[Verdict]) -> Tensor:

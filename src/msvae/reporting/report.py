@@ -147,10 +147,11 @@ def _heat(conversions: dict[str, Any], model: MultiSourceModel) -> str:
     cells: dict[tuple[str, str], tuple[float, str, str]] = {}
     for label, entry in conversions.items():
         given, target = label.split("->")
-        coherence, psnr = entry["coherence"], entry["psnr"]
-        share = coherence if coherence is not None else (psnr or 0.0) / 40
+        right = entry["coherence"] if entry["coherence"] is not None else entry.get("accuracy")
+        psnr = entry["psnr"]
+        share = right if right is not None else (psnr or 0.0) / 40
         small = "" if psnr is None else f"{psnr:.1f} dB"
-        cells[given, target] = ((share - 0.5) * 2, number(coherence), small)
+        cells[given, target] = ((share - 0.5) * 2, number(right), small)
     rows = list(dict.fromkeys(given for given, _ in cells))
     return page.heat_map(rows, model.source_names, cells)
 
@@ -179,6 +180,8 @@ def _conversions(model: MultiSourceModel, data: DataSet, sources: Sequence[Sourc
 
 
 def _generated(model: MultiSourceModel, sources: Sequence[Source]) -> str:
+    if not sources:
+        return ""
     content = []
     ways = [(True, "From the prior")]
     if model.has_fitted_sampler:
@@ -190,6 +193,8 @@ def _generated(model: MultiSourceModel, sources: Sequence[Source]) -> str:
 
 
 def _generated_strips(model: MultiSourceModel, sources: Sequence[Source], from_prior: bool = False) -> list[str]:
+    if not sources:
+        return []
     made = generate(model, SHOWN_ROWS, [source.name for source in sources], from_prior=from_prior)
     return [page.labelled_strip(source.name, strip(made[source.name], source)) for source in sources]
 

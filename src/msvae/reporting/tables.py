@@ -77,11 +77,14 @@ def _sources_table(sources: Mapping[str, Mapping[str, float | None]]) -> Table:
 
 def _conversion_table(conversions: Mapping[str, Mapping[str, float | None]]) -> Table:
     table = Table(title="Conversion", title_justify="left")
+    columns = {"coherence": ("coherence", 3), "psnr": ("PSNR", 2), "ssim": ("SSIM", 3)}
+    if any("accuracy" in entry for entry in conversions.values()):
+        columns["accuracy"] = ("right pixels", 3)
     table.add_column("given -> wanted")
-    for heading in ("coherence", "PSNR", "SSIM"):
+    for heading, _ in columns.values():
         table.add_column(heading, justify="right")
     for label, entry in conversions.items():
-        table.add_row(label, number(entry["coherence"]), number(entry["psnr"], 2), number(entry["ssim"]))
+        table.add_row(label, *(number(entry.get(name), digits) for name, (_, digits) in columns.items()))
     return table
 
 
