@@ -349,6 +349,34 @@ def test_a_name_that_belies_its_parts_is_refused() -> None:
     assert tiny_model("poe", subsets="present").config.method == "custom"
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fusion": "separate", "objective": "mvtcae"}, "which the fusion 'separate' does not have"),
+        ({"fusion": "joint_flows", "objective": "elbo"}, "trained by the objective 'jnf', not by 'elbo'"),
+        ({"objective": "mmvm", "prior": "mixture"}, "has N\\(0, I\\) in its own"),
+        ({"objective": "mmjsd", "prior": "learned_scale"}, "has N\\(0, I\\) in its own"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny_model("custom", **settings)
+
+
+@pytest.mark.parametrize("method", ["telbo", "dmvae"])
+def test_the_prior_that_is_learned_is_that_of_single_sources_too(method: str) -> None:
+    model = tiny_model(method, prior="learned_scale")
+    assert isinstance(model, JointVAE)
+    batch = random_batch(model)
+    losses = []
+    for scale in (0.0, 2.0):
+        with torch.no_grad():
+            model.prior.log_variance.fill_(scale)
+        losses.append(model.loss(batch, torch.Generator().manual_seed(0)))
+    own = [loss.terms.get("own_kl", loss.total).detach() for loss in losses]
+    assert float(own[0]) != float(own[1])
+
+
 def test_masked_diffusion_has_no_private_codes() -> None:
     with pytest.raises(ConfigError, match=r"'model\.private': 8 was given, but the sampler 'masked_diffusion'"):
         tiny_model("mld", private=8)

@@ -247,6 +247,98 @@ def test_volumes_make_rows_of_cuts_and_stay_whole_in_a_split(tmp_path):
     np.testing.assert_allclose(image_of(data, "T2", "s3_00005")[0], last, atol=0.01)
 
 
+def test_cuts_of_a_volume_stay_together_also_beside_single_images(tmp_path):
+    for subject in range(5):
+        volume = NOISE.integers(0, 255, (8, 8, 4)).astype(np.uint8)
+        (tmp_path / "v" / "a_t1").mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "v" / "a_t1" / f"s{subject}.nii.gz")
+        for cut in range(4):
+            save(tmp_path / "v" / "b_seg" / f"s{subject}_{cut:05d}.png", colour(8, 8, 1))
+    data = own(tmp_path / "v")
+    for rows in data.splits.values():
+        assert len(rows) == 4 * len({row[:2] for row in rows.columns["row"].tolist()})
+
+
+def test_a_damaged_first_volume_is_named_and_can_count_as_missing(tmp_path):
+    for subject in range(5):
+        (tmp_path / "v" / "t1").mkdir(parents=True, exist_ok=True)
+        file = tmp_path / "v" / "t1" / f"s{subject}.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(NOISE.integers(0, 9, (8, 8, 4)).astype(np.int16), np.eye(4)), file)
+    check(tmp_path / "v")
+    (tmp_path / "v" / "t1" / "s0.nii.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"s0\.nii\.gz"):
+        own(tmp_path / "v")
+    assert len(all_rows(own(tmp_path / "v", skip_unreadable=True))) == 16
+
+
+def test_a_table_by_another_name_is_decoded_again_when_it_changes(tmp_path):
+    for row in range(10):
+        save(tmp_path / f"{row}.png", colour())
+    table = tmp_path / "pairs.csv"
+    for split in ("train", "test"):
+        lines = [f"r{row},{split if row > 7 else 'train'},{row}.png" for row in range(10)]
+        table.write_text("\n".join(["row, split ,photo", *lines, f"r10,test,{0}.png"]))
+        assert len(own(table).split("test")) == (1 if split == "train" else 3)
+
+
+def test_what_lies_beside_folders_and_in_archives_makes_no_source(pairs, tmp_path):
+    picture = save(tmp_path / "x.png", colour())
+    with tarfile.open(pairs / "dataset.tar.gz", "w:gz") as archive:
+        archive.add(picture, "photos/0007.png")
+    assert [source.name for source in own(pairs).sources] == ["photos", "sketch"]
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for row in range(10):
+            archive.add(picture, f"{row}.photo.png")
+            archive.add(picture, f"._{row}.photo.png")
+            archive.add(picture, f"plain{row}.png")
+    data = own(tmp_path / "a.tar")
+    assert [source.name for source in data.sources] == ["photo"]
+    assert set(all_rows(data)) == {str(row) for row in range(10)}
+
+
+def test_a_path_that_nothing_has_is_named(tmp_path):
+    root = tmp_path / "m"
+    for row in range(10):
+        save(root / f"{row}.png", colour())
+    (root / "manifest.csv").write_text("\n".join(["row,photo", *(f"r{row},{row}.png" for row in range(10))]))
+    check(root)
+    edit(root, photo__path="foto")
+    with pytest.raises(DataError, match=r"Source 'photo': Unknown column 'foto'.*Did you mean 'photo'"):
+        own(root)
+
+
+def test_a_row_that_an_array_holds_twice_is_named(tmp_path):
+    names = np.array(["p1", "p1", *(f"q{row}" for row in range(8))])
+    np.savez(tmp_path / "photos.npz", images=NOISE.integers(0, 256, (10, 3, 8, 8)).astype(np.uint8), rows=names)
+    with pytest.raises(DataError, match="the row 'p1' is in it twice"):
+        own(tmp_path / "photos.npz")
+
+
+def test_labels_of_rows_without_names_are_found_by_their_numbers(tmp_path):
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a" / "photo.npy", NOISE.integers(0, 256, (12, 3, 8, 8)).astype(np.uint8))
+    (tmp_path / "a" / "labels.csv").write_text("\n".join(["row,label", *(f"{row},c{row % 2}" for row in range(12))]))
+    assert own(tmp_path / "a").class_names == ("c0", "c1")
+
+
+def test_what_cannot_be_is_refused_by_name(pairs, tmp_path):
+    check(pairs)
+    edit(pairs, photos__fill=300)
+    with pytest.raises(DataError, match=r"Source 'photos'.*fill is 300; expected 0 to 255"):
+        own(pairs)
+    edit(pairs, photos__fill=0, photos__tile=9)
+    with pytest.raises(DataError, match="its size is 8x8, less than a tile of 9"):
+        own(pairs)
+    picture = colour(channels=1).astype(np.float32) / 255
+    picture[0, 0] = np.inf
+    for row in range(10):
+        (tmp_path / "f" / "a").mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(tmp_path / "f" / "a" / f"{row}.tif", picture)
+    check(tmp_path / "f")
+    with pytest.raises(DataError, match="it holds infinite numbers; set clip: true"):
+        own(tmp_path / "f")
+
+
 def test_large_images_are_cut_into_tiles_and_bands_into_sources(tmp_path):
     (tmp_path / "g" / "scene").mkdir(parents=True)
     scene = NOISE.integers(0, 256, (6, 70, 50), dtype=np.uint8)

@@ -14,7 +14,7 @@ from msvae.errors import ConfigError
 def read_yaml(path: Path) -> dict[str, Any]:
     """Settings from a YAML file: a mapping with `data`, `model` and `training`."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"Cannot read the settings file {path}: {error}") from None
     if content is None:

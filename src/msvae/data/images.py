@@ -25,7 +25,7 @@ def image_files(path: Path) -> list[Path]:
         DataError: if there is none.
     """
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if image_format(file.name) is not None)
+        files = sorted(f for f in path.iterdir() if image_format(f.name) is not None and not f.name.startswith("."))
         if not files:
             raise DataError(f"The folder {path} holds no image ({', '.join(known_endings())}).")
         return files

@@ -96,6 +96,7 @@ def new_store(
             "class_names": list(class_names),
             "card": dict(card or {}),
         }
+        partial.chmod(0o755)  # mkdtemp's folders are for their owner alone, caches may be shared
         (partial / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
         _replace(partial, folder)
     except OSError as error:

@@ -80,6 +80,8 @@ def check_method(config: ModelConfig) -> None:
                     f"Method {config.method!r} has {key} {value!r}, but the settings say {getattr(config, key)!r}. "
                     f"Take the method's (see with_method), or call it {CUSTOM!r}."
                 )
+    if config.fusion in FUSIONS and config.objective in OBJECTIVES:
+        _check_parts(config)
     acting = set(ACTING_ALWAYS)
     if config.fusion in FUSIONS:
         acting |= FUSIONS[config.fusion].options
@@ -96,3 +98,20 @@ def check_method(config: ModelConfig) -> None:
                 f"Setting 'model.{name}' is {getattr(config, name)!r}, but nothing reads it with the objective "
                 f"{config.objective!r} and the fusion {config.fusion!r}. Leave it out."
             )
+
+
+def _check_parts(config: ModelConfig) -> None:
+    """Refuse parts that do not go together."""
+    objective = OBJECTIVES[config.objective]
+    if config.fusion == "separate" and objective.needs_one_code:
+        raise ConfigError(
+            f"The objective {config.objective!r} compares the sources' codes with a common one, which the fusion "
+            "'separate' does not have; choose another fusion."
+        )
+    if config.fusion == "joint_flows" and config.objective != "jnf":
+        raise ConfigError(f"The fusion 'joint_flows' is trained by the objective 'jnf', not by {config.objective!r}.")
+    if config.prior != "standard" and not objective.reads_prior:
+        raise ConfigError(
+            f"Setting 'model.prior' is {config.prior!r}, but the objective {config.objective!r} has N(0, I) in its own "
+            "formula. Leave it out."
+        )

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor
 
-from msvae import gaussian
 from msvae.config import ModelConfig
 from msvae.errors import ConfigError
 from msvae.fusion.joint_flows import JointFlows
-from msvae.objectives.base import Loss, Objective, singles, summary, weighted
+from msvae.objectives.base import Loss, Objective, kl_of_each, singles, summary, weighted
 from msvae.posterior import Evidence, Posterior
 from msvae.source import SourceBatch
 
@@ -57,6 +56,7 @@ class TotalCorrelation(Objective):
     bottleneck; alpha = 5/6 in the paper.
     """
 
+    needs_one_code = True
     options = frozenset({"alpha"})
 
     def __init__(self, config: ModelConfig, source_count: int) -> None:
@@ -81,6 +81,8 @@ class ConditionalRedundancy(Objective):
 
     CRMVAE: every source is also drawn from its own expert, so that experts stay posteriors of their own.
     """
+
+    needs_one_code = True
 
     def copies(self) -> int:
         return 2
@@ -131,6 +133,7 @@ class TripleElbo(Objective):
     TELBO (Vedantam et al. 2018, arXiv 1705.10762); rows have to be complete.
     """
 
+    needs_one_code = True
     needs_complete_rows = True
 
     def copies(self) -> int:
@@ -145,8 +148,7 @@ class TripleElbo(Objective):
         own_codes = shared.sample(1, generator)[0]
         with model.decoders_held():
             own_scores = model.log_likelihoods(own_codes, joint.private.expand(len(alone), -1, -1, -1), batch, alone)
-        zero = torch.zeros_like(shared.means)
-        own_kl = (gaussian.kl_divergence(shared.means, shared.log_variances, zero, zero) * present).sum(dim=0)
+        own_kl = (kl_of_each(model, shared, own_codes) * present).sum(dim=0)
         total = self.beta * (joint.kl + own_kl) - weighted(model, joint.scores) - weighted(model, own_scores).sum(dim=0)
         return summary(model, total, joint.scores, present, kl=joint.kl, own_kl=own_kl)
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from msvae.config import ModelConfig
-from msvae.posterior import Evidence
+from msvae.posterior import Evidence, Experts, Posterior
 from msvae.source import SourceBatch
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Objective(nn.Module):
 
     options: ClassVar[frozenset[str]] = frozenset()  # the model settings that act on it, beside the common ones
     needs_complete_rows: ClassVar[bool] = False
+    needs_one_code: ClassVar[bool] = False  # whether it compares sources' codes with a fused one of the same length
+    reads_prior: ClassVar[bool] = True  # or has N(0, I) in its own formula
 
     def __init__(self, config: ModelConfig, source_count: int) -> None:
         super().__init__()
@@ -64,6 +66,14 @@ def weighted(model: JointVAE, scores: Float[Tensor, "*copies sources rows"]) -> 
 def singles(present: Bool[Tensor, "sources rows"]) -> Bool[Tensor, "sources sources rows"]:
     """Every source as a subset of its own, empty in the rows that lack it."""
     return torch.eye(len(present), dtype=torch.bool, device=present.device)[:, :, None] & present
+
+
+def kl_of_each(
+    model: JointVAE, shared: Experts, codes: Float[Tensor, "sources rows latent"]
+) -> Float[Tensor, "sources rows"]:
+    """KL of every source's own posterior to the model's prior; `codes`: drawn from them."""
+    own = zip(shared.means, shared.log_variances, codes, strict=True)
+    return torch.stack([model.prior.kl(Posterior.single(mean, spread), code) for mean, spread, code in own])
 
 
 def summary(

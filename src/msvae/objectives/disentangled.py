@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator
 
-from msvae import gaussian
 from msvae.config import ModelConfig
-from msvae.objectives.base import Loss, Objective, summary
+from msvae.objectives.base import Loss, Objective, kl_of_each, summary
 from msvae.posterior import Evidence
 from msvae.source import SourceBatch
 
@@ -25,6 +24,7 @@ class Disentangled(Objective):
     over j of the likelihoods is estimated by one j drawn for each m, times |A|: unbiased.
     """
 
+    needs_one_code = True
     options = frozenset({"decodes"})
 
     def __init__(self, config: ModelConfig, source_count: int) -> None:
@@ -40,7 +40,8 @@ class Disentangled(Objective):
         present, shared = evidence.present, evidence.shared
         posterior = model.fusion(shared)
         code = posterior.sample(generator)
-        codes = torch.cat([code[None], shared.sample(1, generator)[0]])
+        own_codes = shared.sample(1, generator)[0]
+        codes = torch.cat([code[None], own_codes])
         count = present.sum(dim=0)
         crossed = present[:, None] & present  # (from, to, rows)
         factor = torch.ones_like(count)
@@ -52,9 +53,8 @@ class Disentangled(Objective):
         private = model.private_codes(evidence, present[None], generator).expand(len(wanted), -1, -1, -1)
         scores = model.log_likelihoods(codes, private, batch, wanted)
         likelihood = scores[0] + factor * scores[1:].sum(dim=0)  # (sources, rows)
-        zero = torch.zeros_like(shared.means)
         kl = model.prior.kl(posterior, code)
-        own_kl = (gaussian.kl_divergence(shared.means, shared.log_variances, zero, zero) * present).sum(dim=0)
+        own_kl = (kl_of_each(model, shared, own_codes) * present).sum(dim=0)
         private_kl = model.private_kls(evidence)  # (sources, rows)
         gap = self.beta * ((1 + count) * private_kl + kl + own_kl) * present
         total = (model.scales[:, None] * (gap - likelihood)).sum(dim=0)

@@ -25,6 +25,8 @@ class JensenShannon(Objective):
     al. 2020, arXiv 2006.08242).
     """
 
+    reads_prior = False
+
     def forward(
         self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
     ) -> Loss:
@@ -52,6 +54,8 @@ class MutualAlignment(Objective):
     share `anneal` of the training. MMVM (Sutter et al. 2024, arXiv 2403.05300).
     """
 
+    reads_prior = False
+    needs_one_code = True
     options = frozenset({"anneal"})
 
     def __init__(self, config: ModelConfig, source_count: int) -> None:

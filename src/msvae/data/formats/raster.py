@@ -20,7 +20,7 @@ def _opened(file: File) -> Iterator[Image.Image]:
     with Image.open(file, formats=FORMATS) as image:
         refuse_giants(image.size)
         frames = getattr(image, "n_frames", 1)
-        if frames > 1:
+        if frames > 1 and image.format != "MPO":  # a JPEG with previews or depth behind the image, as phones write
             raise UnreadableError(f"it is animated ({frames} frames); an image holds one")
         if image.mode not in CHANNELS and image.mode not in GREY_16:
             raise UnreadableError(f"its colours are {image.mode}; save it as grey, RGB or RGBA")

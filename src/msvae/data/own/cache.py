@@ -5,10 +5,12 @@ files are decoded anew. The data set's card holds another fingerprint, of the de
 touching the files does not change it.
 """
 
+import glob
 import hashlib
 import json
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -29,7 +31,7 @@ from msvae.data.store import new_store, open_store, write_row
 from msvae.errors import DataError, SourceError
 from msvae.source import Source
 
-DECODER_VERSION = 1  # changes whenever the same files would be decoded to other numbers
+DECODER_VERSION = 2  # changes whenever the same files would be decoded to other numbers
 KEPT_STORES = 2
 SHOWN_PROBLEMS = 8
 SPARE_BYTES = 1 << 24
@@ -37,10 +39,12 @@ log = logging.getLogger("msvae.data")
 
 
 def files_fingerprint(layout: Layout, settings: Mapping[str, Any]) -> str:
-    """SHA-256 over names, sizes and times of change of all files, and over the settings."""
+    """SHA-256 over names, sizes and times of change of all files, over what they are said to hold, labels and splits,
+    and over the settings."""
     digest = hashlib.sha256(json.dumps([DECODER_VERSION, settings], sort_keys=True, default=str).encode())
-    tables = [path for path in (layout.root / name for name in ("labels.csv", "manifest.csv")) if path.is_file()]
-    for file in (*dict.fromkeys(holding.file for holding in layout.holdings), *tables):
+    said = [[str(part) for part in (h.source, h.stem, h.file, h.member, h.names, h.present)] for h in layout.holdings]
+    digest.update(json.dumps([said, layout.table]).encode())
+    for file in dict.fromkeys(holding.file for holding in layout.holdings):
         for part in (file, *sorted(file.rglob("*"))) if file.is_dir() else (file,):
             if not part.exists():  # as a manifest may name; reading it says so
                 continue
@@ -66,7 +70,7 @@ def cached(layout: Layout, path: Path, key: str, settings_of: Callable[[], OwnSe
     folder = room / f"{prefix}{key[:16]}"
     if not folder.is_dir():
         with locked(room / f"{prefix}store"):
-            for remains in room.glob(f".{prefix}*.part"):  # of a process that was killed: the lock is ours
+            for remains in room.glob(f".{glob.escape(prefix)}*.part"):  # of a process that was killed: the lock is ours
                 shutil.rmtree(remains, ignore_errors=True)
             if not folder.is_dir():
                 decode(folder, path.stem or "data", layout, settings_of(), tell)
@@ -78,7 +82,7 @@ def cached(layout: Layout, path: Path, key: str, settings_of: Callable[[], OwnSe
 
 
 def _forget_older(room: Path, prefix: str, current: Path) -> None:
-    stores = sorted(room.glob(f"{prefix}*"), key=lambda store: store.stat().st_mtime, reverse=True)
+    stores = sorted(room.glob(f"{glob.escape(prefix)}*"), key=lambda store: store.stat().st_mtime, reverse=True)
     for older in [store for store in stores if store != current][KEPT_STORES - 1 :]:
         shutil.rmtree(older, ignore_errors=True)
 
@@ -105,7 +109,7 @@ def trial(layout: Layout, settings: OwnSettings, tell: Tell) -> Trial:
     with opened_files() as files:
         listed, problems = _listed(files, layout, settings)
         sources = {name: _source(files, name, layout, settings) for name in layout.origins}
-        stem_of = {row: holding.stem or row for holding, rows in listed for row in rows if row}
+        stem_of = _stems(listed)
         have: dict[str, set[str]] = {}
         for holding, row, _ in _decoded(files, listed, layout, settings, sources, problems, tell, stem_of):
             have.setdefault(row, set()).add(holding.source)
@@ -150,7 +154,7 @@ def _decode(
     with opened_files() as files:
         listed, problems = _listed(files, layout, settings)
         sources = [_source(files, name, layout, settings) for name in layout.origins]
-        stem_of = {row: holding.stem or row for holding, rows in listed for row in rows if row and row not in lost}
+        stem_of = {row: stem for row, stem in _stems(listed).items() if row not in lost}
         usable = sorted(stem_of)
         if not usable:
             raise DataError(f"{layout.root}: no file can be used. {_worded(problems)}")
@@ -217,6 +221,16 @@ def _decode(
             }
 
 
+def _stems(listed: Sequence[tuple[Holding, list[str]]]) -> dict[str, str]:
+    """The file that each row is of: rows of one volume belong together, also where another source has single images."""
+    stems: dict[str, str] = {}
+    for holding, rows in listed:
+        for row in rows:
+            if row and stems.get(row, row) == row:
+                stems[row] = holding.stem or row
+    return stems
+
+
 def _listed(
     files: Files, layout: Layout, settings: OwnSettings
 ) -> tuple[list[tuple[Holding, list[str]]], list[Problem]]:
@@ -231,9 +245,11 @@ def _listed(
         except UnreadableError as error:
             problems.append(Problem(holding.source, where_of(layout, holding), str(error)))
             continue
+        repeated = [row for row, times in Counter(row for row in rows if row).items() if times > 1]
         twice = next((row for row in rows if row and (holding.source, row) in taken), None)
-        if twice is not None:
-            reason = f"the row {twice!r} is in {where_of(layout, taken[holding.source, twice])} too"
+        if repeated or twice is not None:
+            there = f"in {where_of(layout, taken[holding.source, twice])} too" if twice is not None else "in it twice"
+            reason = f"the row {twice if twice is not None else repeated[0]!r} is {there}"
             problems.append(Problem(holding.source, where_of(layout, holding), reason))
             continue
         taken.update(dict.fromkeys(((holding.source, row) for row in rows if row), holding))
@@ -283,10 +299,14 @@ def _source(files: Files, name: str, layout: Layout, settings: OwnSettings) -> S
         source = described.source(name)
         if described.affine is None or described.tile is not None:
             return source
-        first = next(holding for holding in layout.holdings if holding.source == name)
-        size = header_of(files, first, described).shape[1:]
-        return described.source(name, fitted_affine(described.affine, size, source))
-    except (SourceError, StopIteration, UnreadableError) as error:
+        for holding in (holding for holding in layout.holdings if holding.source == name):
+            try:
+                size = header_of(files, holding, described).shape[1:]
+                return described.source(name, fitted_affine(described.affine, size, source))
+            except UnreadableError:  # it is named where the files are listed
+                continue
+        return source
+    except SourceError as error:
         raise DataError(f"Source {name!r} of {layout.root}: {error}") from None
 
 

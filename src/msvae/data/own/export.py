@@ -168,8 +168,9 @@ def _arrays(data: DataSet, sources: Sequence[Source], names: dict[str, list[str]
 def _labels(data: DataSet, names: dict[str, list[str]], path: Path) -> list[str]:
     """`labels.csv`: row, split, class and further columns of one value a row."""
     first = next(iter(data.splits.values()))
-    single = [name for name, c in first.columns.items() if c.ndim == 1 and name not in ("row", "split", "label")]
     labelled = all(rows.labels is not None for rows in data.splits.values())
+    written = ("row", "split", "label") if labelled else ("row", "split")
+    single = [name for name, column in first.columns.items() if column.ndim == 1 and name not in written]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["row", "split", *(["label"] if labelled else []), *single])

@@ -40,7 +40,7 @@ def find_layout(path: Path, settings: OwnSettings | None, allow_outside: bool = 
         raise DataError(f"{path}: expected a folder, a file of arrays, a .tar shard or a .csv manifest.")
     elif (path / MANIFEST_FILE).is_file():
         layout = manifest_layout(path / MANIFEST_FILE, given, allow_outside)
-    elif shards := sorted(file for file in path.iterdir() if is_shard(file.name)):
+    elif (shards := sorted(file for file in path.iterdir() if is_shard(file.name))) and not _has_folders(path, given):
         layout = shards_layout(path, shards, given)
     else:
         layout = folder_layout(path, given or folder_origins(path), allow_outside)
@@ -55,3 +55,10 @@ def find_layout(path: Path, settings: OwnSettings | None, allow_outside: bool = 
         )
     layout.holdings.sort(key=lambda h: (str(h.file), h.source) if h.member is None else (str(h.file), ""))
     return layout
+
+
+def _has_folders(path: Path, given: dict[str, Origin] | None) -> bool:
+    """Whether sources lie beside the archives in it, which then are something else."""
+    if given is not None:
+        return any((path / origin.path).exists() for origin in given.values())
+    return bool(folder_origins(path))

@@ -1,5 +1,6 @@
 """A folder per source, or a file of arrays per source or for all."""
 
+import os
 from pathlib import Path, PurePosixPath
 
 from msvae.data.formats import array_format, arrays_in, image_format, read_column, split_name
@@ -27,7 +28,11 @@ def folder_origins(root: Path) -> dict[str, Origin]:
     for entry in sorted(root.iterdir()):
         if entry.name.startswith(".") or array_format(entry.name):
             continue
-        if entry.is_dir() and any(image_format(file.name) for file in entry.iterdir()):
+        if (
+            entry.is_dir()
+            and os.access(entry, os.R_OK | os.X_OK)
+            and any(image_format(file.name) for file in entry.iterdir())
+        ):
             name = source_name(entry.name)
             if name in origins:
                 raise DataError(f"{root}: the folders {origins[name].path!r} and {entry.name!r} make the same source.")
@@ -74,7 +79,7 @@ def folder_layout(root: Path, origins: dict[str, Origin], allow_outside: bool) -
             _list_folder(layout, name, place, allow_outside)
         else:
             raise DataError(f"Source {name!r}: {place} is neither a folder nor a file of arrays.")
-    used = {PurePosixPath(origin.path).parts[0] for origin in origins.values()}
+    used = {part for origin in origins.values() for part in PurePosixPath(origin.path).parts[:1]}
     known = {*used, SETTINGS_FILE, LABELS_FILE}
     layout.ignored += sorted(e.name for e in root.iterdir() if e.name not in known and not e.name.startswith("."))
     return layout
@@ -85,7 +90,7 @@ def _list_folder(layout: Layout, name: str, place: Path, allow_outside: bool) ->
     for file in sorted(place.iterdir()):
         if file.name.startswith("."):
             continue
-        where = file.relative_to(layout.root).as_posix()
+        where = (file.relative_to(layout.root) if file.is_relative_to(layout.root) else file).as_posix()
         if image_format(file.name) is None or (file.is_dir() and not file.is_symlink()):
             layout.ignored.append(where)
             continue

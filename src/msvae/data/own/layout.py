@@ -2,10 +2,11 @@
 
 import csv
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from msvae.errors import DataError
+from msvae.errors import DataError, unknown
 
 LABELS_FILE = "labels.csv"
 
@@ -88,6 +89,18 @@ def is_outside(file: Path, root: Path) -> bool:
     return not file.resolve().is_relative_to(root.resolve())
 
 
+def refuse_unknown_origins(layout: Layout, known: Iterable[str], what: str) -> None:
+    """A source whose `path` is none of what there is would be absent from all rows.
+
+    Raises:
+        DataError: naming it, and what there is.
+    """
+    there = sorted(name for name in known if name)
+    for name, origin in layout.origins.items():
+        if origin.path not in there:
+            raise DataError(f"Source {name!r}: {unknown(what, origin.path, there)}")
+
+
 def read_table(path: Path, key: str = "row") -> dict[str, dict[str, str]]:
     """A CSV file by its column `row`.
 
@@ -97,6 +110,7 @@ def read_table(path: Path, key: str = "row") -> dict[str, dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.DictReader(file)
+            lines.fieldnames = [column.strip() for column in lines.fieldnames or ()] or None
             if lines.fieldnames is None or key not in lines.fieldnames:
                 raise DataError(
                     f"{path}: expected a column {key!r}, got {', '.join(lines.fieldnames or ()) or 'none'}."

@@ -3,7 +3,16 @@
 from pathlib import Path
 
 from msvae.data.formats import image_format
-from msvae.data.own.layout import Holding, Layout, Origin, Problem, is_outside, read_table, source_name
+from msvae.data.own.layout import (
+    Holding,
+    Layout,
+    Origin,
+    Problem,
+    is_outside,
+    read_table,
+    refuse_unknown_origins,
+    source_name,
+)
 
 
 def manifest_layout(path: Path, given: dict[str, Origin] | None, allow_outside: bool) -> Layout:
@@ -15,6 +24,7 @@ def manifest_layout(path: Path, given: dict[str, Origin] | None, allow_outside: 
         first.update({column: value for column, value in entry.items() if value and column not in first})
     origins = given or {source_name(c): Origin(c) for c, v in first.items() if image_format(v) is not None}
     layout = Layout(root, "manifest", origins)
+    refuse_unknown_origins(layout, next(iter(table.values()), {}), "column")
     columns = {origin.path for origin in origins.values()}
     for row, entry in table.items():
         layout.table[row] = {column: value for column, value in entry.items() if column not in columns}

@@ -73,9 +73,11 @@ def _words(shape: tuple[int, ...]) -> str:
 def _within_range(image: np.ndarray, source: Source, form: FileForm) -> np.ndarray:
     """The image without NaN, its numbers within the range of the files."""
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        if form.nan is None or np.isinf(image).any():
-            raise UnreadableError("it holds NaN or infinity; say what stands for NaN with nan: NUMBER")
-        image = np.nan_to_num(image, nan=form.nan)
+        if np.isinf(image).any() and not form.clip:
+            raise UnreadableError("it holds infinite numbers; set clip: true to take the ends of file_range for them")
+        if np.isnan(image).any() and form.nan is None:
+            raise UnreadableError("it holds NaN; say what stands for it with nan: NUMBER")
+        image = np.nan_to_num(image, nan=form.nan or 0.0, posinf=form.high, neginf=form.low)
     lowest, highest = float(image.min()), float(image.max())
     if source.categories is not None:
         if lowest < 0 or highest >= source.categories or (image.dtype.kind == "f" and bool((image % 1).any())):

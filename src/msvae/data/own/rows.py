@@ -97,7 +97,11 @@ def rows_of(holding: Holding, settings: SourceSettings, header: Header | None) -
         names = [f"{holding.stem}_{number:05d}" for number in range(count)]
     if settings.tile is None:
         return names
+    if len(header.shape) != 3:
+        raise UnreadableError("vectors cannot be cut into tiles")
     down, across = header.shape[1] // settings.tile, header.shape[2] // settings.tile
+    if not down * across:
+        raise UnreadableError(f"its size is {header.shape[2]}x{header.shape[1]}, less than a tile of {settings.tile}")
     grid = [f"{row:03d}x{column:03d}" for row in range(down) for column in range(across)]
     return [f"{name}_{place}" if name else "" for name in names for place in grid]
 
@@ -112,8 +116,6 @@ def images_of(files: Files, holding: Holding, settings: SourceSettings) -> Itera
     for image in read_images(file, known, settings.reading()):
         if settings.tile is None:
             yield image
-        elif image.ndim != 3:
-            raise UnreadableError("vectors cannot be cut into tiles")
         else:
             yield from tiles(image, settings.tile)
 
@@ -164,7 +166,8 @@ def splits_of(
 
 
 def _entry(layout: Layout, row: str, stem: str) -> dict[str, str]:
-    return layout.table.get(row) or layout.table.get(stem) or {}
+    plain = str(int(row)) if row.isdecimal() and row == numbered_row(int(row)) else ""  # of arrays without names
+    return layout.table.get(row) or layout.table.get(stem) or layout.table.get(plain) or {}
 
 
 def _said_splits(said: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import Field
 from msvae.config import Settings, parse, read_yaml
 from msvae.data.base import SPLITS
 from msvae.data.formats import Reading
-from msvae.errors import ConfigError, DataError
+from msvae.errors import ConfigError, DataError, SourceError
 from msvae.source import FileForm, Source
 
 SETTINGS_FILE = "sources.yaml"
@@ -71,6 +71,9 @@ class SourceSettings(Settings):
             SourceError: if a setting is out of its range.
         """
         low, high = self.file_range
+        least, most = (0, (self.categories or 1) - 1) if self.likelihood == "categorical" else (low, high)
+        if self.fill is not None and not least <= self.fill <= most:
+            raise SourceError(f"Source {name!r}: fill is {self.fill:g}; expected {least:g} to {most:g}.")
         form = FileForm(
             format=self.format,
             dtype=self.dtype,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from msvae.data.formats import image_format, split_name
-from msvae.data.own.layout import Holding, Layout, Origin, Problem, row_name, source_name
+from msvae.data.own.layout import Holding, Layout, Origin, Problem, refuse_unknown_origins, row_name, source_name
 from msvae.errors import DataError
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -21,7 +21,10 @@ def shards_layout(root: Path, files: list[Path], given: dict[str, Origin] | None
     """Members `ROW.SOURCE.png`: the row ends at the first dot of the file name."""
     layout = Layout(root, "shards", given or {})
     seen: set[tuple[str, str]] = set()
-    by_path = {origin.path: name for name, origin in (given or {}).items()}
+    by_path: dict[str, list[str]] = {}
+    for name, origin in (given or {}).items():
+        by_path.setdefault(origin.path, []).append(name)
+    middles: set[str] = set()
     for file in files:
         for member, text in _members(file):
             pure = PurePosixPath(member)
@@ -30,23 +33,25 @@ def shards_layout(root: Path, files: list[Path], given: dict[str, Origin] | None
                 layout.problems.append(Problem("?", where, "a path that leads out of the archive"))
                 continue
             key, _, rest = pure.name.partition(".")
-            row = row_name("-".join([*pure.parts[:-1], key]).removeprefix("./"))
+            if not key:  # hidden: systems put such files beside others
+                continue
+            row = row_name("-".join([*pure.parts[:-1], key]))
             if f".{rest}" == CLASS_SUFFIX:
                 layout.table.setdefault(row, {})["label"] = text
                 continue
-            middle = split_name(rest)[0]
-            if image_format(pure.name) is None or not middle:
+            middle = split_name(pure.name)[0].partition(".")[2]
+            names = by_path.get(middle, []) if given else [source_name(middle)] if middle else []
+            if image_format(pure.name) is None or not names:
                 layout.ignored.append(where)
-                continue
-            name = by_path.get(middle) if given else source_name(middle)
-            if name is None:
-                layout.ignored.append(where)
-            elif (row, name) in seen:
-                layout.problems.append(Problem(name, where, f"the row {row!r} has this source twice"))
-            else:
+            middles.add(middle)
+            for name in names if image_format(pure.name) is not None else ():
+                if (row, name) in seen:
+                    layout.problems.append(Problem(name, where, f"the row {row!r} has this source twice"))
+                    continue
                 seen.add((row, name))
                 layout.origins.setdefault(name, Origin(middle))
                 layout.holdings.append(Holding(name, row, file, member))
+    refuse_unknown_origins(layout, middles, "kind of members")
     layout.origins = dict(sorted(layout.origins.items())) if not given else layout.origins
     return layout
 
