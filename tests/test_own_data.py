@@ -321,6 +321,20 @@ def test_labels_of_rows_without_names_are_found_by_their_numbers(tmp_path):
     assert own(tmp_path / "a").class_names == ("c0", "c1")
 
 
+def test_other_arrays_of_a_file_and_odd_names_of_columns_do_no_harm(tmp_path):
+    (tmp_path / "a").mkdir()
+    images = NOISE.integers(0, 256, (12, 3, 8, 8)).astype(np.uint8)
+    days = np.arange("2026-01-01", "2026-01-13", dtype="datetime64[D]")
+    np.savez(tmp_path / "a" / "photo.npz", images=images, days=days)
+    (tmp_path / "a" / "labels.csv").write_text("\n".join(["row,km/h", *(f"{row},{row}" for row in range(12))]))
+    data = own(tmp_path / "a")
+    assert "km/h" in data.split("train").columns
+    check(tmp_path / "a")
+    edit(tmp_path / "a", images__array=None)
+    with pytest.raises(DataError, match="it holds the arrays images, days; say which one with array: NAME"):
+        own(tmp_path / "a")
+
+
 def test_what_cannot_be_is_refused_by_name(pairs, tmp_path):
     check(pairs)
     edit(pairs, photos__fill=300)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import torch
@@ -184,7 +185,7 @@ def _finish_split(folder: Path, writer: SplitWriter) -> None:
         if isinstance(array, np.memmap):
             array.flush()
     for name, column in writer.columns.items():
-        np.save(folder / f"column.{name}.npy", column, allow_pickle=False)
+        np.save(folder / f"column.{quote(name, safe=' ')}.npy", column, allow_pickle=False)  # such as `km/h`
 
 
 def _replace(partial: Path, folder: Path) -> None:
@@ -225,7 +226,7 @@ def _open_split(folder: Path, sources: tuple[Source, ...], rows: int, index: Map
         {source.name: torch.from_numpy(np.array(stored(f"{source.name}.present.npy"))) for source in sources},
         torch.from_numpy(np.array(stored("labels.npy"))) if index["labelled"] else None,
         {
-            file.name.removeprefix("column.").removesuffix(".npy"): stored(file.name)
+            unquote(file.name.removeprefix("column.").removesuffix(".npy")): stored(file.name)
             for file in sorted(folder.glob("column.*.npy"))
         },
     )

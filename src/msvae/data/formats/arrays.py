@@ -36,8 +36,15 @@ def _described(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 def _stream(file: File, array: str | None) -> Iterator[Any]:
     """The .npy stream of an array: the file itself, or a member of an .npz."""
     if isinstance(file, Path) and file.suffix.lower() == ".npz":
-        with zipfile.ZipFile(file) as archive, archive.open(f"{array}.npy") as stream:
-            yield stream
+        with zipfile.ZipFile(file) as archive:
+            there = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            name = there[0] if array is None and len(there) == 1 else array
+            if name not in there:
+                raise UnreadableError(
+                    f"it holds the arrays {', '.join(there) or 'none'}; say which one with array: NAME"
+                )
+            with archive.open(f"{name}.npy") as stream:
+                yield stream
     elif isinstance(file, Path):
         with file.open("rb") as stream:
             yield stream
@@ -72,7 +79,7 @@ def arrays(file: File) -> dict[str, tuple[tuple[int, ...], str]]:
             version = np.lib.format.read_magic(stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(stream)
-        found[name or ""] = (shape, "text" if dtype.kind == "U" else number_type(dtype))
+        found[name or ""] = (shape, number_type(dtype) if dtype.kind in "buif" else "text")
     return found
 
 

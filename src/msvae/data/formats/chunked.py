@@ -56,7 +56,7 @@ def _walk(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def arrays(opened: Opener, file: File) -> dict[str, tuple[tuple[int, ...], str]]:
     with opened(file) as content:
         return {
-            name: (tuple(item.shape), "text" if item.dtype.kind in "OSUT" else number_type(item.dtype))
+            name: (tuple(item.shape), number_type(item.dtype) if item.dtype.kind in "buif" else "text")
             for name, item in _walk(content)
         }
 

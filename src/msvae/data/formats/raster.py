@@ -35,7 +35,7 @@ def _mode(image: Image.Image, reading: Reading) -> str:
         return image.mode
     if reading.colour != "as_is":
         if image.mode in GREY_16:
-            raise UnreadableError(f"16 bits of grey are not turned into {reading.colour}; use TIFF")
+            raise UnreadableError(f"16 bits of grey are not turned into {reading.colour}; take colour: as_is")
         return TARGETS[reading.colour]
     if image.mode in ("P", "PA"):
         return "RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB"

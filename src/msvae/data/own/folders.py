@@ -112,7 +112,10 @@ def _array_holding(name: str, origin: Origin, file: Path, layout: Layout) -> Hol
     assert known is not None
     try:
         found = arrays_in(file, known)
-        columns = {n: read_column(file, known, n) for n, (shape, _) in found.items() if len(shape) == 1 and n}
+        told = [
+            n for n, (shape, _) in found.items() if len(shape) == 1 and (n in SPECIAL_ARRAYS or n.endswith("present"))
+        ]
+        columns = {n: read_column(file, known, n) for n in told}
     except DataError as error:
         raise DataError(f"Source {name!r}: {file} cannot be read: {error}.") from None
     names = tuple(row_name(str(row)) for row in columns["rows"]) if "rows" in columns else None
