@@ -221,7 +221,7 @@ def evidence(rows: int = 7, sources: int = 3, slots: int = 2, size: int = 4) -> 
 def test_pooling_against_a_loop() -> None:
     given = evidence()
     weights = torch.tensor([0.5, 0.0, 2.0])
-    answer = pooled(given, log_of(weights, 7))
+    answer = pooled(given, log_of(weights[:, None].expand(-1, 7)))
     for row in range(7):
         for slot in range(2):
             shares = [
@@ -238,10 +238,10 @@ def test_pooling_identities() -> None:
     given = evidence()
     everyone = pooled(given)
     assert float(everyone[1].abs().max()) == 0  # a row without sources
-    without = pooled(given, log_of(torch.tensor([1.0, 0.0, 1.0]), 7))
+    without = pooled(given, log_of(torch.tensor([1.0, 0.0, 1.0])[:, None].expand(-1, 7)))
     hidden = torch.tensor([True, False, True])[:, None].expand(-1, 7)
     assert torch.equal(without, pooled(given.restricted(hidden)))
-    alone = pooled(given, log_of(torch.tensor([0.0, 0.0, 5.0]), 7))
+    alone = pooled(given, log_of(torch.tensor([0.0, 0.0, 5.0])[:, None].expand(-1, 7)))
     torch.testing.assert_close(alone, given.tokens[2])
 
 
@@ -279,7 +279,7 @@ def converter() -> Converter:
 def test_the_converter_sees_given_sources_alone(converter: Converter) -> None:
     given, state, time = evidence(), torch.randn(7, 2, 4), torch.rand(7)
     hidden = given.restricted(torch.tensor([True, False, True])[:, None].expand(-1, 7))
-    weighted = converter.velocity(given, log_of(torch.tensor([1.0, 0.0, 1.0]), 7))(state, time)
+    weighted = converter.velocity(given, log_of(torch.tensor([1.0, 0.0, 1.0])[:, None].expand(-1, 7)))(state, time)
     assert torch.equal(weighted, converter.velocity(hidden)(state, time))
     assert not torch.equal(weighted, converter.velocity(given)(state, time))
 

@@ -269,12 +269,16 @@ def test_own_modules_are_trained_saved_and_wanted_again(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_trained_on_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     whole = own_data().split("train")
+    numbers = torch.zeros(12, dtype=torch.long).index_fill(0, torch.tensor(7), -1)
     broken = {
         "has NaN or infinity in row 3": replace(
             whole, values={**whole.values, "a": poisoned_row(whole.values["a"], 3)}
         ),
         "row 2 has no source": replace(whole, present={n: torch.arange(12) != 2 for n in whole.present}),
-        "a label >= 0 for each of 12 rows, got 5": replace(whole, labels=torch.zeros(5, dtype=torch.long)),
+        "a label for each of 12 rows, got 5": replace(whole, labels=torch.zeros(5, dtype=torch.long)),
+        r"expected labels >= 0, got -1 in row 7": replace(
+            whole, labels=torch.zeros(12).long().index_fill(0, torch.tensor(7), -1)
+        ),
         "equal numbers of images": replace(whole, values={**whole.values, "a": whole.values["a"][:4]}),
     }
     for message, rows in broken.items():
