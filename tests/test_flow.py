@@ -218,6 +218,22 @@ def evidence(rows: int = 7, sources: int = 3, slots: int = 2, size: int = 4) -> 
     return CodeEvidence(tokens * present[..., None, None], logits * present[..., None], present)
 
 
+def test_normalised_attention_is_no_sharper_where_its_weights_are_larger() -> None:
+    torch.manual_seed(0)
+    tokens, condition = torch.randn(4, 6, 16), torch.randn(4, 16)
+    answers = {}
+    for normalised in (False, True):
+        network = Transformer(16, 2, 2, normalised)
+        answers[normalised] = [network(tokens, condition)]
+        with torch.no_grad():
+            for block in network.blocks:
+                block.queries_keys_values.weight[:32] *= 50  # queries and keys, not values
+                block.queries_keys_values.bias[:32] *= 50
+        answers[normalised].append(network(tokens, condition))
+    torch.testing.assert_close(answers[True][0], answers[True][1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(answers[False][0], answers[False][1], atol=1e-2)
+
+
 def test_pooling_against_a_loop() -> None:
     given = evidence()
     weights = torch.tensor([0.5, 0.0, 2.0])

@@ -276,9 +276,7 @@ def test_rows_that_cannot_be_trained_on_are_refused_before_anything_is_written(t
         ),
         "row 2 has no source": replace(whole, present={n: torch.arange(12) != 2 for n in whole.present}),
         "a label for each of 12 rows, got 5": replace(whole, labels=torch.zeros(5, dtype=torch.long)),
-        r"expected labels >= 0, got -1 in row 7": replace(
-            whole, labels=torch.zeros(12).long().index_fill(0, torch.tensor(7), -1)
-        ),
+        "expected labels >= 0, got -1 in row 7": replace(whole, labels=numbers),
         "equal numbers of images": replace(whole, values={**whole.values, "a": whole.values["a"][:4]}),
     }
     for message, rows in broken.items():

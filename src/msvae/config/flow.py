@@ -44,6 +44,8 @@ class FlowConfig(Settings):
         patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
             takes the whole map as one vector, through a residual MLP. Where it is not chosen, content on a grid and
             budgets of 10 minutes or more have tokens (`msvae.training.renderer_kind`).
+        normalised_attention: whether the tokens of the renderer have queries and keys of one length, without which wide
+            ones (192) can diverge in long trainings.
         sampler, sampler_components: what is fitted to the codes of training rows at the end of their stage, to draw
             codes from nothing: a `mixture` of so many Gaussians (0 for none), `flow` (a normalizing flow, extra
             `flows`), or `none`: the converter given nothing, which is this model's prior. Content on a grid has none.
@@ -100,6 +102,7 @@ class FlowConfig(Settings):
     renderer_depth: int = Field(default=4, ge=1, le=64)
     heads: int = Field(default=4, ge=1, le=64)
     patch: int | None = Field(default=None, ge=1, le=32)
+    normalised_attention: bool = False
     sampler: Literal["mixture", "flow", "none"] = "mixture"
     sampler_components: int = Field(default=20, ge=0, le=1000)
     aligned: bool = False

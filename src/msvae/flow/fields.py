@@ -85,6 +85,7 @@ class GridField(nn.Module):
         shapes: `{source: (channels, height, width)}` of the latents.
         patch: side of the square of cells that make a token.
         alone: sources with linear maps of their own.
+        normalised: of attention, as in `msvae.networks.transformer`.
     """
 
     def __init__(
@@ -95,10 +96,11 @@ class GridField(nn.Module):
         heads: int,
         patch: int,
         alone: Collection[str] = (),
+        normalised: bool = False,
     ) -> None:
         super().__init__()
         self.shapes, self.patch = dict(shapes), patch
-        self.transformer = Transformer(width, depth, heads)
+        self.transformer = Transformer(width, depth, heads, normalised)
         sizes = {name: shape[0] * patch**2 for name, shape in shapes.items()}
         self.into = SourceLinear(shapes, sizes, dict.fromkeys(sizes, width), alone)
         self.out = SourceLinear(shapes, dict.fromkeys(sizes, width), sizes, alone)

@@ -54,7 +54,7 @@ class FlowParts(MultiSourceModel):
         shapes = latent_networks.map_shape
         alone = config.added if config.shared_trunk else names
         field: VectorField | GridField = (
-            GridField(shapes, width, depth, config.heads, config.patch, alone)
+            GridField(shapes, width, depth, config.heads, config.patch, alone, config.normalised_attention)
             if config.patch is not None
             else VectorField(shapes, width, depth, alone)
         )

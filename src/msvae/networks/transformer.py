@@ -15,11 +15,15 @@ class ModulatedBlock(nn.Module):
 
     Source: Peebles & Xie 2023 (arXiv 2212.09748), whose gates start at zero, however; here they start at one, and the
     last layers small, which learns faster in the first thousand steps.
+
+    Args:
+        normalised: whether queries and keys are brought to one length, √(width / heads), so that attention cannot
+            sharpen without bound as their weights grow (Henry et al. 2020, arXiv 2010.04245).
     """
 
-    def __init__(self, width: int, heads: int, expansion: int = 4) -> None:
+    def __init__(self, width: int, heads: int, expansion: int = 4, normalised: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.normalised = heads, normalised
         self.modulation = nn.Linear(width, 6 * width)
         nn.init.normal_(self.modulation.weight, std=0.02)
         nn.init.zeros_(self.modulation.bias)
@@ -41,7 +45,10 @@ class ModulatedBlock(nn.Module):
         width = tokens.shape[-1:]
         inputs = F.layer_norm(tokens, width) * (1 + scale) + shift
         parts = self.queries_keys_values(inputs).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = attention(parts[0], parts[1], parts[2], bias)
+        queries, keys, values = parts
+        if self.normalised:
+            queries, keys = (F.rms_norm(part, part.shape[-1:]) for part in (queries, keys))
+        attended = attention(queries, keys, values, bias)
         tokens = tokens + (1 + gate) * self.mixed(attended.transpose(1, 2).flatten(2))
         inputs = F.layer_norm(tokens, width) * (1 + scale_2) + shift_2
         return tokens + (1 + gate_2) * self.contract(F.silu(self.expand(inputs)))
@@ -65,11 +72,12 @@ class Transformer(nn.Module):
 
     Args:
         width: numbers of a token, a multiple of `heads`.
+        normalised: as in `ModulatedBlock`.
     """
 
-    def __init__(self, width: int, depth: int, heads: int) -> None:
+    def __init__(self, width: int, depth: int, heads: int, normalised: bool = False) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ModulatedBlock(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, normalised=normalised) for _ in range(depth))
 
     def forward(
         self,
