@@ -45,9 +45,9 @@ def reconstruct(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows, out)
+    opened, batch, names = asked(run, given, rows)
     images = questions.reconstruct(opened, batch, answer_mode(mode), seed)
-    write_answer(out, images, answered_sources(opened, images), names, as_json, shown_above=batch.values)
+    write_answer(out, images, answered_sources(opened, images), names, as_json, given=given, shown_above=batch.values)
 
 
 def convert(
@@ -71,9 +71,9 @@ def convert(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows, out)
+    opened, batch, names = asked(run, given, rows)
     images = questions.convert(opened, batch, to, n, answer_mode(mode), seed)
-    write_answer(out, images, answered_sources(opened, images), numbered(names, n), as_json)
+    write_answer(out, images, answered_sources(opened, images), numbered(names, n), as_json, given=given)
 
 
 def fuse(
@@ -105,7 +105,7 @@ def fuse(
 
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows, out)
+    opened, batch, names = asked(run, given, rows)
     weights = parse_weights(weight)
     images = questions.fuse(opened, batch, weights, by, to)
     if "fused" in images:
@@ -113,7 +113,7 @@ def fuse(
         sources = [replace(range_of, name="fused")]
     else:
         sources = answered_sources(opened, images)
-    write_answer(out, images, sources, names, as_json)
+    write_answer(out, images, sources, names, as_json, given=given)
 
 
 def interpolate(
@@ -143,7 +143,7 @@ def interpolate(
     from msvae import questions
     from msvae.errors import ConfigError, unknown
 
-    opened, batch, _ = asked(run, given, rows, out)
+    opened, batch, _ = asked(run, given, rows)
     if between == "rows":
         if len(batch) != 2:
             raise ConfigError(f"A walk between rows needs two of them; {len(batch)} are given (see --rows).")
@@ -160,7 +160,7 @@ def interpolate(
         answers = [questions.fuse(opened, one, weights, by, to) for weights in path]
         images = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
     labels = [f"step-{number:02d}" for number in range(steps)]
-    write_answer(out, images, answered_sources(opened, images), labels, as_json)
+    write_answer(out, images, answered_sources(opened, images), labels, as_json, given=given)
 
 
 def generate(
@@ -208,7 +208,7 @@ def impute(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows, out, empty=True)
+    opened, batch, names = asked(run, given, rows, empty=True)
     answer = questions.impute(opened, batch, n, seed)
     filled = {
         name: [names[row] for row in flags.nonzero().squeeze(1).tolist()] for name, flags in answer.filled.items()
@@ -217,7 +217,7 @@ def impute(
     if answer.spread:
         extra["spread"] = str(out / "spread.npz")
         _write_arrays(out / "spread.npz", {name: spread.numpy() for name, spread in answer.spread.items()})
-    write_answer(out, answer.images, opened.model.sources, names, as_json, extra=extra)
+    write_answer(out, answer.images, opened.model.sources, names, as_json, given=given, extra=extra)
 
 
 def features(

@@ -1,6 +1,5 @@
 """How the words of a question become rows: image files and folders, or the run's own test rows."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,13 +10,10 @@ if TYPE_CHECKING:
     from msvae.training.run import Run
 
 
-def asked(
-    run: Path, given: list[str], rows: str, out: Path | None = None, *, empty: bool = False
-) -> "tuple[Run, SourceBatch, list[str]]":
+def asked(run: Path, given: list[str], rows: str, *, empty: bool = False) -> "tuple[Run, SourceBatch, list[str]]":
     """The opened run, the given rows and their names.
 
     Args:
-        out: where answers will be written, one folder a source: none of them may be a given one.
         empty: whether test rows without any of the given sources count; else they are left out, and named.
     """
     from msvae.cli.output import console
@@ -40,8 +36,6 @@ def asked(
     if files and len(files) < len(paths):
         raise ConfigError("Give a path for every source, or for none (then the run's test rows are taken).")
     if files:
-        if out is not None:
-            _refuse_given_folders(out, opened.model.source_names, files.values())
         batch, names = read_rows(files, opened.model.sources)
         return opened, batch, names
     test = opened.data().split("test")
@@ -58,16 +52,6 @@ def asked(
         raise DataError(f"These test rows have {what}. Choose others with --rows.")
     console().print(f"Left out are test rows with {what}")
     return opened, batch.rows(has_one), [label for label in labels if label not in lost]
-
-
-def _refuse_given_folders(out: Path, names: Iterable[str], given: Iterable[Path]) -> None:
-    """Answers go to OUT/SOURCE, which must not hold what is given."""
-    from msvae.errors import ConfigError
-
-    folders = {(out / name).resolve() for name in names}
-    for path in given:
-        if folders & {path.resolve(), path.resolve().parent}:
-            raise ConfigError(f"--out {out}: answers would replace the given images of {path}. Choose another folder.")
 
 
 def answered_sources(run: "Run", images: object) -> "list[Source]":

@@ -40,6 +40,7 @@ def write_answer(
     sources: Sequence["Source"],
     names: Sequence[str],
     as_json: bool,
+    given: Sequence[str] = (),
     shown_above: Mapping[str, "Tensor"] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
@@ -48,6 +49,7 @@ def write_answer(
     Args:
         images: `{source: (rows, channels, height, width)}`.
         sources: of those images, in their order.
+        given: the words of `--given`: no answer is written among the images that they name.
         shown_above: given images to repeat at the top of the grid.
     """
     from msvae.data.images import write_images
@@ -58,6 +60,10 @@ def write_answer(
     left_out = [source.name for source in sources if not source.is_image]
     if not pictures:
         raise DataError(f"There is no picture to write: {', '.join(left_out)} are vectors; ask in Python.")
+    folders = {(out / source.name).resolve() for source in pictures}
+    for path in (Path(text.partition("=")[2]) for text in given if "=" in text):
+        if folders & {path.resolve(), path.resolve().parent}:
+            raise DataError(f"--out {out}: answers would replace the given images of {path}. Choose another folder.")
     written: list[str] = []
     for source in pictures:
         written += [str(path) for path in write_images(out / source.name, images[source.name], source, names)]
