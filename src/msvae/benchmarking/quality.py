@@ -92,8 +92,8 @@ def compare(
     wanted = [(m, s) for s in seeds for m in methods if again or not table.has(m, s, comparison.settings)]
     calibration = Calibration(comparison.calibration)
     for method in dict.fromkeys(method for method, _ in wanted):
-        if comparison.measured_as(method) not in calibration.entries:
-            measured = comparison.measured_as(method)
+        measured = comparison.measured_as(method)
+        if measured not in calibration.entries:
             calibrate(calibration, measured, lambda steps, m=method: _config(comparison, m, steps), display)
     if not wanted:
         return table

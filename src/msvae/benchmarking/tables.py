@@ -17,10 +17,9 @@ has the commands that made those.
 
 Every method of a table was trained on the same rows for the same time: a budget is a number of steps, from the
 seconds that a step takes on the idle machine with two threads; most runs took these steps beside others, with one. All
-figures are of **test rows**. Ours share the settings of
-`msvae.benchmarking.settings`; what was chosen for a method (how the flow is sampled, on validation rows), and which
-rows had a second training of the judges, is told in [benchmarks/README.md](../benchmarks/README.md), as are the
-settings of tables with a word after their title.
+figures are of **test rows**. Ours share the settings of `msvae.benchmarking.settings`; what was chosen for a method
+(how the flow is sampled, on validation rows), and which rows had a second training of the judges, is told in
+[benchmarks/README.md](../benchmarks/README.md), as are the settings of tables with a word after their title.
 [The guide](guide.md#what-the-figures-mean) says what each figure means. A method called `peer ...` is that of PyPI
 `multivae` with its own networks and published settings, untuned, judged by the same judges.
 

@@ -1,9 +1,7 @@
 """Questions to a trained run: images in, images out."""
 
-import contextlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -19,10 +17,7 @@ from msvae.cli.options import (
     To,
     parse_weights,
 )
-from msvae.cli.output import say, write_answer
-
-if TYPE_CHECKING:
-    import numpy as np
+from msvae.cli.output import say, write_answer, write_arrays
 
 Samples = Annotated[int, typer.Option("--n", "-n", help="Answers for each row.")]
 OUT = Path("out")
@@ -213,11 +208,8 @@ def impute(
     filled = {
         name: [names[row] for row in flags.nonzero().squeeze(1).tolist()] for name, flags in answer.filled.items()
     }
-    extra: dict[str, object] = {"filled": filled}
-    if answer.spread:
-        extra["spread"] = str(out / "spread.npz")
-        _write_arrays(out / "spread.npz", {name: spread.numpy() for name, spread in answer.spread.items()})
-    write_answer(out, answer.images, opened.model.sources, names, as_json, given=given, extra=extra)
+    sources, extra = opened.model.sources, {"filled": filled}
+    write_answer(out, answer.images, sources, names, as_json, given=given, spread=answer.spread, extra=extra)
 
 
 def features(
@@ -242,27 +234,9 @@ def features(
     answer = questions.features(opened, batch)
     arrays = {f"maps_{name}": tensor.numpy() for name, tensor in answer.maps.items()}
     arrays |= {"rows": np.array(names), "pooled": answer.pooled.numpy()}
-    _write_arrays(out, arrays)
+    write_arrays(out, arrays)
     shape = tuple(answer.pooled.shape)
     say(f"Features of {shape[0]} rows in {out}", {"file": str(out), "arrays": sorted(arrays)}, as_json)
-
-
-def _write_arrays(out: Path, arrays: "Mapping[str, np.ndarray]") -> None:
-    """An .npz file that appears whole or not at all."""
-    import numpy as np
-
-    from msvae.errors import DataError
-
-    partial = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        partial.replace(out)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise DataError(f"Cannot write {out}: {error.strerror or error}.") from None
 
 
 def likelihood(

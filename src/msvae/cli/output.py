@@ -1,11 +1,13 @@
 """What a command leaves behind: image files, a contact sheet, and a few words or JSON."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.console import Console
     from torch import Tensor
 
@@ -41,6 +43,7 @@ def write_answer(
     names: Sequence[str],
     as_json: bool,
     given: Sequence[str] = (),
+    spread: Mapping[str, "Tensor"] | None = None,
     shown_above: Mapping[str, "Tensor"] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
@@ -50,6 +53,7 @@ def write_answer(
         images: `{source: (rows, channels, height, width)}`.
         sources: of those images, in their order.
         given: the words of `--given`: no answer is written among the images that they name.
+        spread: of drawn answers, written as `OUT/spread.npz`.
         shown_above: given images to repeat at the top of the grid.
     """
     from msvae.data.images import write_images
@@ -75,10 +79,32 @@ def write_answer(
         sheet.save(out / "grid.png")
     except OSError as error:
         raise DataError(f"Cannot write {out / 'grid.png'}: {error.strerror or error}.") from None
+    told = dict(extra or {})
+    if spread:
+        told["spread"] = str(out / "spread.npz")
+        write_arrays(out / "spread.npz", {name: values.numpy() for name, values in spread.items()})
     if left_out:
         console().print(f"Left out, since they are vectors: {', '.join(left_out)}")
     say(
         f"{len(written)} images in {out}, all of them in {out / 'grid.png'}",
-        {"out": str(out), "grid": str(out / "grid.png"), "files": written, **(extra or {})},
+        {"out": str(out), "grid": str(out / "grid.png"), "files": written, **told},
         as_json,
     )
+
+
+def write_arrays(out: Path, arrays: "Mapping[str, np.ndarray]") -> None:
+    """An .npz file that appears whole or not at all."""
+    import numpy as np
+
+    from msvae.errors import DataError
+
+    partial = out.with_name(f".{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        partial.replace(out)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise DataError(f"Cannot write {out}: {error.strerror or error}.") from None

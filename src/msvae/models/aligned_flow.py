@@ -105,7 +105,7 @@ class AlignedFlow(SharedFlow):
         generator: Generator | None = None,
     ) -> SourceBatch:
         check_mode(mode)
-        code = self.checked_codes(code, self.content.slots * self.content.size)
+        code = self.checked_codes(code, self.code_length)
         return self._on_what_is_seen(code, self.nothing(len(code)), to, None, mode, generator)
 
     @torch.no_grad()

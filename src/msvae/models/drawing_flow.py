@@ -110,8 +110,7 @@ class DrawingFlow(StagedFlow):
             assert self.sampler is not None
             return self.sampler.sample(rows, generator)
         if self.config.converter == "product":
-            size = self.content.slots * self.content.size
-            return torch.randn(rows, size, generator=generator, device=self.device)
+            return torch.randn(rows, self.code_length, generator=generator, device=self.device)
         evidence = self.content.evidence(self.nothing(rows))
         return self._draw(self.converter.velocity(evidence), rows, generator)
 
@@ -124,7 +123,7 @@ class DrawingFlow(StagedFlow):
     ) -> SourceBatch:
         check_mode(mode)
         images: dict[str, Tensor] = {}
-        code = self.checked_codes(code, self.content.slots * self.content.size)
+        code = self.checked_codes(code, self.code_length)
         for name in self.wanted(to):
             latents, _ = self._answered(name, code, mode, generator)
             images[name] = self._image(name, latents)

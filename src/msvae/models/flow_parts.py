@@ -129,6 +129,11 @@ class FlowParts(MultiSourceModel):
         return CodedBatch({}, present, found, evidence)
 
     @property
+    def code_length(self) -> int:
+        """Numbers of a shared code, all slots together."""
+        return self.content.slots * self.content.size
+
+    @property
     def fitted_mixture(self) -> FittedMixture | None:
         """The sampler, where it has a closed form of codes given sources."""
         if isinstance(self.sampler, FittedMixture) and self.sampler.is_fitted:

@@ -26,7 +26,7 @@ TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
 FEWEST_ROWS = 0.25  # of `training.batch_size`, however many tokens a row has
 SHARES = {"sources": 0.26, "code": 0.16, "converter": 0.10, "renderer": 0.48}
-SELF_DRAWN_FROM = 250  # steps of the converter: codes drawn before are bad targets (docs/flow.md, ablations)
+SELF_DRAWN_FROM = 250  # steps of the converter: codes drawn before are bad targets (docs/flow-measured.md)
 
 
 class StagedFlow(FlowParts):

@@ -81,7 +81,7 @@ class FittedMixture(Prior):
             precision: the sum of the observations' precisions; rows of zeros draw from the mixture itself.
             pull: the sum of precision_m y_m.
         """
-        precision, pull = precision.float(), pull.float()
+        precision, pull = precision.to(self.means), pull.to(self.means)
         patterns, pattern_of = precision.unique(dim=0, return_inverse=True)  # rows with the same sources have the same
         codes = torch.empty_like(pull)
         with torch.autocast(precision.device.type, enabled=False):  # of precisions of a thousand bf16 keeps two digits

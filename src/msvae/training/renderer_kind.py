@@ -3,7 +3,7 @@
 from msvae.config import FlowConfig, ModelConfig, RunConfig, parse
 from msvae.training.progress import Display
 
-LEAST_BUDGET = 600.0  # seconds: from here on tokens were measured to be better (docs/flow.md)
+LEAST_BUDGET = 600.0  # seconds: from here on tokens were measured to be better (docs/flow-measured.md)
 CHOICES = frozenset({"patch", "renderer_width"})  # settings of whoever has made up their mind
 
 

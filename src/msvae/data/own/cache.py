@@ -245,11 +245,12 @@ def _listed(
         except UnreadableError as error:
             problems.append(Problem(holding.source, where_of(layout, holding), str(error)))
             continue
-        repeated = [row for row, times in Counter(row for row in rows if row).items() if times > 1]
-        twice = next((row for row in rows if row and (holding.source, row) in taken), None)
-        if repeated or twice is not None:
-            there = f"in {where_of(layout, taken[holding.source, twice])} too" if twice is not None else "in it twice"
-            reason = f"the row {twice if twice is not None else repeated[0]!r} is {there}"
+        times = Counter(row for row in rows if row)
+        twice = next((row for row in times if times[row] > 1 or (holding.source, row) in taken), None)
+        if twice is not None:
+            other = taken.get((holding.source, twice))
+            there = "in it twice" if other is None else f"in {where_of(layout, other)} too"
+            reason = f"the row {twice!r} is {there}"
             problems.append(Problem(holding.source, where_of(layout, holding), reason))
             continue
         taken.update(dict.fromkeys(((holding.source, row) for row in rows if row), holding))

@@ -40,11 +40,12 @@ def shards_layout(root: Path, files: list[Path], given: dict[str, Origin] | None
                 layout.table.setdefault(row, {})["label"] = text
                 continue
             middle = split_name(pure.name)[0].partition(".")[2]
+            middles.add(middle)
             names = by_path.get(middle, []) if given else [source_name(middle)] if middle else []
             if image_format(pure.name) is None or not names:
                 layout.ignored.append(where)
-            middles.add(middle)
-            for name in names if image_format(pure.name) is not None else ():
+                continue
+            for name in names:
                 if (row, name) in seen:
                     layout.problems.append(Problem(name, where, f"the row {row!r} has this source twice"))
                     continue
