@@ -179,6 +179,26 @@ def test_the_compared_flow_is_the_one_that_such_a_budget_trains(
     assert comparison.measured_as(method) == measured
 
 
+@pytest.mark.parametrize(
+    ("budget", "chosen", "renderer"),
+    [
+        (600.0, {}, 0.48),
+        (3600.0, {}, 0.70),
+        (600.0, {"model.shares": {"renderer": 1.56}}, 0.75),  # beside .52 of the others
+    ],
+)
+def test_steps_follow_the_shares_of_the_budget(
+    tmp_path: Path, budget: float, chosen: dict[str, Any], renderer: float
+) -> None:
+    measured = Calibration(tmp_path / "calibration.json")
+    shares = {"sources": 0.26, "code": 0.16, "converter": 0.10, "renderer": 0.48}
+    measured.record("flow, tokens", [{stage: [0.5] for stage in shares}], shares)
+    comparison = Comparison(Terms("colours", budget, 0.0, 20, 20, 0), measured.path, tmp_path, tmp_path, chosen)
+    steps = measured.steps(comparison.measured_as("flow"), budget, comparison.shares_of("flow"))
+    assert steps["renderer"] == pytest.approx(2 * budget * renderer, abs=1.0)
+    assert sum(steps.values()) == pytest.approx(2 * budget, abs=4.0)
+
+
 def test_how_to_sample_may_change_without_training_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for gate in list(gates.GATES):
         monkeypatch.setitem(gates.GATES, gate, lambda model, rows: Gate({}))

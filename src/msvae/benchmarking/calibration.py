@@ -51,8 +51,11 @@ class Calibration:
             raise ConfigError(f"{path} has format version {content['format_version']}; upgrade msvae to read it.")
         self.entries: dict[str, dict[str, Any]] = dict(content.get("entries", {}))
 
-    def steps(self, name: str, budget: float) -> dict[str, int]:
+    def steps(self, name: str, budget: float, shares: Mapping[str, float] | None = None) -> dict[str, int]:
         """The number of steps of every stage that the budget (seconds) allows.
+
+        Args:
+            shares: of the budget, for stages that have others than when they were measured.
 
         Raises:
             ConfigError: if that has not been measured.
@@ -60,9 +63,11 @@ class Calibration:
         if name not in self.entries:
             raise ConfigError(f"{self.path}: {unknown('measured method', name, self.entries)}")
         stages = self.entries[name]["stages"]
-        whole = sum(stage["share"] for stage in stages.values())
+        parts: dict[str, float] = {stage: facts["share"] for stage, facts in stages.items()}
+        parts |= {stage: share for stage, share in (shares or {}).items() if stage in parts}
+        whole = sum(parts.values())
         return {
-            stage: max(1, int(budget * facts["share"] / whole / facts["seconds_per_step"] + ROUNDING))
+            stage: max(1, int(budget * parts[stage] / whole / facts["seconds_per_step"] + ROUNDING))
             for stage, facts in stages.items()
         }
 

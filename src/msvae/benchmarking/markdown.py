@@ -33,6 +33,12 @@ def by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return dict(sorted(methods.items(), key=lambda item: -_mean_coherence(item[1])))
 
 
+def sizes_of(figures: Iterable[str], kind: str) -> list[int]:
+    """Numbers of given sources, in order, of the figures of a kind: `coherence` has coherence_1, coherence_2, ..."""
+    endings = (name.removeprefix(f"{kind}_") for name in figures if name.startswith(f"{kind}_"))
+    return sorted(int(ending) for ending in endings if ending.isdigit())
+
+
 def _mean_coherence(rows: Sequence[Row]) -> float:
     known = [row["figures"].get("coherence_1") or 0.0 for row in rows]
     return sum(known) / len(known)

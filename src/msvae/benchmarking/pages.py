@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msvae.benchmarking.markdown import by_method, cell, header, line
+from msvae.benchmarking.markdown import by_method, cell, header, line, sizes_of
 from msvae.benchmarking.results import Results
 from msvae.errors import ConfigError
 from msvae.training.files import write_text
@@ -40,9 +40,8 @@ def figures_of(method: str, tables: Sequence[Results]) -> str:
 
 def _with_largest(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The figures, and the conditional distance of most given sources under a name of its own."""
-    sizes = [name.removeprefix(f"{LARGEST}_") for name in figures if name.startswith(f"{LARGEST}_")]
-    numbers = [int(size) for size in sizes if size.isdigit()]
-    return {**figures, LARGEST: figures[f"{LARGEST}_{max(numbers)}"] if numbers else None}
+    sizes = sizes_of(figures, LARGEST)
+    return {**figures, LARGEST: figures[f"{LARGEST}_{sizes[-1]}"] if sizes else None}
 
 
 def write_figures(folder: Path, methods: Sequence[str], results: Path) -> list[Path]:

@@ -59,6 +59,11 @@ class Comparison:
         """Its name in the file of measured steps."""
         return f"{method}, tokens" if self._of_budget(method) else method
 
+    def shares_of(self, method: str) -> dict[str, float]:
+        """Of the budget, for stages that have others than they have by default."""
+        chosen = compared_config(self.terms.data, method, ONE_STEP, settings=self.settings_of(method)).model
+        return {**chosen.shares} if isinstance(chosen, FlowConfig) else {}
+
     def _of_budget(self, method: str) -> dict[str, Any]:
         chosen = compared_config(self.terms.data, method, ONE_STEP, settings=self.settings).model
         return {f"model.{name}": value for name, value in renderer_of(chosen, self.terms.budget).items()}
@@ -100,7 +105,7 @@ def compare(
     data = comparison_data(comparison)
     yardstick = comparison_yardstick(comparison, data, display)
     for method, seed in wanted:
-        steps = calibration.steps(comparison.measured_as(method), comparison.terms.budget)
+        steps = calibration.steps(comparison.measured_as(method), comparison.terms.budget, comparison.shares_of(method))
         for setting, measured in measured_otherwise(comparison, method, calibration).items():
             display.note(f"{calibration.path}: the steps of {method} were measured with {setting}={measured}.")
         config = _config(comparison, method, steps, seed)
@@ -117,6 +122,7 @@ def measured_otherwise(comparison: Comparison, method: str, calibration: Calibra
     entry = calibration.entries[comparison.measured_as(method)]
     known = {f"model.{name}": value for name, value in entry.get("model", {}).items() if name not in SAMPLING_SETTINGS}
     known["training.batch_size"] = entry.get("batch_size")
+    known.pop("model.shares", None)  # they change how many steps there are, not what one costs
     chosen = comparison.settings_of(method)
     return {name: known[name] for name in chosen if name in known and chosen[name] != known[name]}
 

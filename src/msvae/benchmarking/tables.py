@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from msvae.benchmarking.markdown import by_method, cell, header, line
+from msvae.benchmarking.markdown import by_method, cell, header, line, sizes_of
 from msvae.benchmarking.results import Results
 from msvae.reporting.tables import number
 from msvae.training.files import read_json
@@ -39,11 +39,7 @@ Cell = tuple[str, str, int]  # heading, figure, digits
 def _quality_table(table: Results, variant: str = "") -> str:
     """The section of a table; `variant`: the name of its folder, where other settings have their own."""
     terms = table.terms
-    sizes = sorted(
-        int(name.removeprefix("coherence_"))
-        for name in table.ceilings
-        if name.startswith("coherence_") and name.removeprefix("coherence_").isdigit()
-    )
+    sizes = sizes_of(table.ceilings, "coherence")
     cells: list[Cell] = [(f"{size} given", f"coherence_{size}", 3) for size in sizes]
     cells += [
         ("fall", "coherence_fall", 3),
