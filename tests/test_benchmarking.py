@@ -183,7 +183,6 @@ def test_the_compared_flow_is_the_one_that_such_a_budget_trains(
     ("budget", "chosen", "renderer"),
     [
         (600.0, {}, 0.48),
-        (3600.0, {}, 0.70),
         (600.0, {"model.shares": {"renderer": 1.56}}, 0.75),  # beside .52 of the others
     ],
 )

@@ -175,6 +175,18 @@ def test_the_proposal_changes_the_variance_and_not_the_answer() -> None:
     torch.testing.assert_close(one, exact(model, batch), atol=0.1, rtol=0)
 
 
+def test_the_likelihood_does_not_depend_on_guards() -> None:
+    """They are in no p: sources that a row lacks are integrated out, however narrow their guards have become."""
+    model, batch = linear_model("mmvae+", private=2), _only(rows(), "a")
+    estimates = []
+    for log_variance in (0.0, -3.0):
+        with torch.no_grad():
+            model.guard.log_variances.fill_(log_variance)
+        estimates.append(log_likelihood(model, batch, 20_000, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(*estimates)
+    torch.testing.assert_close(estimates[0], exact(model, batch), atol=0.1, rtol=0)
+
+
 def test_the_likelihood_of_single_vaes_is_that_of_each() -> None:
     model, batch = linear_model("single"), rows()
     joint = log_likelihood(model, batch, 5000, generator=torch.Generator().manual_seed(0))

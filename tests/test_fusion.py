@@ -254,6 +254,18 @@ def test_the_generalised_product_has_the_learned_powers() -> None:
     torch.testing.assert_close(fused.log_variances[0], -precision.sum(dim=0).log())
 
 
+def test_a_weak_source_is_heard_where_no_strong_one_is() -> None:
+    present = torch.ones(SOURCES, ROWS, dtype=torch.bool)
+    present[1:, 0] = False
+    present[:, 1] = False
+    given, fusion = experts(present), build_fusion("gpoe")
+    with torch.no_grad():
+        fusion.logits[0] = -1000.0  # e^-1000 of the others is nothing
+    fused = fusion(given)
+    torch.testing.assert_close(fused.mean[0], given.means[0, 0])
+    torch.testing.assert_close(fused.mean[1], torch.zeros_like(fused.mean[1]))
+
+
 def test_a_joint_encoder_reads_complete_rows_and_leaves_others_to_the_product() -> None:
     present = torch.ones(SOURCES, ROWS, dtype=torch.bool)
     present[1, 2] = False

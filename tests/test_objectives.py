@@ -16,7 +16,7 @@ from msvae.models.streaming import streamed_loss
 from msvae.objectives import Loss, cross_source_contrast
 from msvae.posterior import Evidence, Experts
 from msvae.source import SourceBatch
-from test_exactness import NAMES, NOISE, linear_likelihood, linear_model, mean_loss, rows
+from test_exactness import LATENT, NAMES, NOISE, linear_likelihood, linear_model, mean_loss, rows
 
 linear = pytest.mark.usefixtures("linear_likelihood")
 __all__ = ["linear_likelihood"]
@@ -96,10 +96,11 @@ def closed_form(method: str, model: JointVAE, batch) -> Tensor:
             total = total - score + config.beta * kl(q, STANDARD)
         return total
     if method == "dmvae":  # without private codes
-        joint = product_of(experts, prior=1.0)
+        heard = [NAMES, *[(name,) for name in NAMES]]
+        posteriors = [product_of({name: experts[name] for name in subset}, prior=1.0) for subset in heard]
         total = torch.zeros((), dtype=torch.float64)
         for name in NAMES:
-            for q in (joint, *experts.values()):
+            for q in posteriors:
                 total = total - expected_score(model, batch, name, q) + config.beta * kl(q, STANDARD)
         return total
     raise AssertionError(method)
@@ -128,6 +129,29 @@ def test_the_loss_is_what_its_formula_says(method: str, settings: dict[str, obje
         expected = float(closed_form(method, model, batch).mean())
     loss, error = mean_loss(model, batch)
     assert loss == pytest.approx(expected, abs=5 * error)
+
+
+@linear
+@pytest.mark.parametrize(
+    ("method", "weight"),
+    [("mvtcae", (3 - 5 / 6) / 3), ("crmvae", 2 / 4), ("telbo", 2.0), ("jmvae", 1.0), ("dmvae", 4.0)],
+)
+def test_the_divergence_of_private_codes_counts_as_what_is_drawn_with_them(method: str, weight: float) -> None:
+    """Decoders that do not read them: what private codes then add to the loss is their divergence alone."""
+    model, batch, beta = linear_model(method, private=1, beta=0.7), rows(), 0.7
+    own = LATENT + 1
+    with torch.no_grad():
+        for name in NAMES:
+            model.networks.decoders[f"of_{name}"].weight[:, LATENT:] = 0.0
+        divergence = float(model.private_kls(model.evidence(batch)).sum(dim=0).mean())
+        loss = float(model.loss(batch, generator()).total)
+        for name in NAMES:
+            encoder = model.networks.encoders[f"of_{name}"]
+            for output in (LATENT, own + LATENT):  # its mean, its variance
+                encoder.weight[output], encoder.bias[output] = 0.0, 0.0
+        without = float(model.loss(batch, generator()).total)
+    assert divergence > 0.1
+    assert loss - without == pytest.approx(weight * beta * divergence, rel=1e-4)
 
 
 @linear
@@ -172,6 +196,19 @@ def test_the_doubly_reparameterised_gradient_is_that_of_the_bound(fusion: str, p
     assert float(gap.max()) < 6
     assert float(gap.mean()) < 1.6
     assert float(other_error.mean()) < float(error.mean())  # what it is for
+
+
+@linear
+def test_the_doubly_reparameterised_gradient_of_guards_is_the_plain_one() -> None:
+    """No density of a guard is in the bound: there is nothing to reparameterise."""
+    gradients = []
+    for gradient in ("iwae", "dreg"):
+        model = linear_model("mmvae+", private=1, samples=5, gradient=gradient)
+        model.loss(rows(), generator()).total.backward()
+        assert model.guard.log_variances.grad is not None
+        gradients.append(model.guard.log_variances.grad)
+    assert float(gradients[0].abs().min()) > 0
+    torch.testing.assert_close(*gradients)
 
 
 @linear
@@ -270,20 +307,15 @@ def test_the_contrast_of_rows_with_one_source_is_nothing() -> None:
     assert bool(torch.isfinite(means.grad).all())
 
 
-#: For every setting a method that reads it, and two values.
+#: For every setting a method that reads it, and two values with which a loss draws the same numbers.
 OPTIONS = {
     "beta": ("mopoe", 0.5, 1.0),
     "prior_expert": ("mopoe", True, False),
     "dependence": ("codevae", 0.1, 0.6),
-    "subsets": (None, "present", "random"),
-    "extra_subsets": ("mvae", 0, 2),
-    "samples": ("mmvae", 1, 3),
-    "decodes": ("mmvae", "all", "drawn"),
     "alpha": ("mvtcae", 0.2, 0.8),
     "alignment": ("jmvae", 0.1, 1.0),
     "contrast": ("mopoe", 0.0, 1.0),
     "prior": ("mopoe", "standard", "mixture"),
-    "private": ("mmvae+", 2, 3),
     "likelihood_scaling": ("mopoe", "largest", "none"),
 }
 
@@ -293,13 +325,37 @@ def test_every_option_changes_the_loss(option: str) -> None:
     method, *values = OPTIONS[option]
     losses = []
     for value in values:
-        settings = {"fusion": "poe", "objective": "elbo", "method": "custom"} if method is None else {"method": method}
-        model = tiny_model(**{**settings, option: value})
+        model = tiny_model(method, **{option: value})
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.02)  # experts that differ
         losses.append(float(model.loss(random_batch(model), generator()).total.detach()))
     assert losses[0] != losses[1]
+
+
+@linear
+@pytest.mark.parametrize(
+    ("method", "option", "values"),
+    [("poe", "subsets", ("present", "random")), ("mvae", "extra_subsets", (0, 2)), ("mmvae", "samples", (1, 3))],
+)
+def test_every_option_of_draws_changes_the_expected_loss(method: str, option: str, values: tuple[object, ...]) -> None:
+    (first, error), (second, other) = (mean_loss(linear_model(method, **{option: v}), rows()) for v in values)
+    assert abs(first - second) > 6 * math.hypot(error, other)
+
+
+@pytest.mark.parametrize(("which", "decoded"), [("all", 3 * 3), ("drawn", 3)])
+def test_drawn_decodes_are_fewer(which: str, decoded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, count = tiny_model("mmvae", decodes=which), []
+    decode = model.networks.decode
+
+    def counted(name: str, codes: Tensor) -> Tensor:
+        count.append(len(codes))
+        return decode(name, codes)
+
+    monkeypatch.setattr(model.networks, "decode", counted)
+    batch = random_batch(model)
+    model.loss(batch, generator())
+    assert sum(count) == decoded * len(batch)
 
 
 def test_options_that_act_on_gradients_alone_and_late() -> None:
@@ -333,6 +389,10 @@ def test_options_that_act_on_gradients_alone_and_late() -> None:
         ({"method": "mvtcae", "samples": 5}, "'model.samples' is 5, but nothing reads it"),
         ({"method": "mmvae", "alpha": 0.3}, "'model.alpha' is 0.3, but nothing reads it"),
         ({"method": "mopoe", "contrast_temperature": 0.3}, "'model.contrast_temperature'"),
+        ({"method": "single", "prior_expert": False}, "'model.prior_expert' is False, but nothing reads it"),
+        ({"method": "poe", "sampler": "none", "sampler_components": 5}, "'model.sampler_components' is 5"),
+        ({"method": "custom", "fusion": "poe", "objective": "iwae", "decodes": "drawn"}, "nothing to draw from"),
+        ({"method": "custom", "fusion": "separate", "objective": "jmvae"}, "choose another fusion"),
         ({"fusion": "barycentre"}, "Did you mean 'barycenter'"),
         ({"objective": "iwea"}, "Did you mean 'iwae'"),
         ({"prior": "mixtur"}, "Did you mean 'mixture'"),

@@ -796,26 +796,6 @@ def test_long_trainings_draw_with_tokens(settings: dict[str, object], patch: int
     assert (chosen.patch, chosen.renderer_width) == (patch, width)
 
 
-@pytest.mark.parametrize(
-    ("settings", "renderer"),
-    [
-        ({"training.budget": 1799.0}, 0.48),
-        ({"training.budget": 1800.0}, 0.70),
-        ({"training.budget": 1800.0, "model.shares": {"code": 0.2}}, 0.48),
-        ({"training.budget": 1800.0, "model.patch": 1}, 0.48),
-        ({"training.budget": 1800.0, "model.content": "scene"}, 0.15),
-    ],
-)
-def test_long_trainings_give_the_renderer_more_of_their_time(settings: dict[str, object], renderer: float) -> None:
-    chosen = with_known_renderer(api.run_config(method="flow", settings=settings), Quiet()).model
-    stages = {
-        stage.name: stage.share
-        for stage in build_model([Source("a", (3, 16, 16)), Source("b", (3, 16, 16))], chosen).stages
-    }
-    assert stages["renderer"] == renderer
-    assert sum(stages.values()) == pytest.approx(1.0 + settings.get("model.shares", {}).get("code", 0.16) - 0.16)
-
-
 def test_settings_of_the_flow_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'model\.guidance'"):
         api.run_config(method="flow", settings={"model.guidanse": 2})

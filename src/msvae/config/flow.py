@@ -157,6 +157,13 @@ class FlowConfig(Settings):
             raise ValueError("content on a grid (grid > 1) needs a renderer of tokens: give patch a number")
         if self.codes_by == "mixture" and (self.sampler != "mixture" or not self.sampler_components):
             raise ValueError("codes_by mixture needs one: set sampler to mixture, with components")
+        if (
+            self.sampler != "mixture"
+            and self.sampler_components != type(self).model_fields["sampler_components"].default
+        ):
+            raise ValueError(
+                f"sampler_components are a mixture's, and nothing reads them with sampler {self.sampler!r}"
+            )
         for question in self.favoured:
             if not all(question.partition("->")):
                 raise ValueError(f"favoured: expected given->wanted, such as t1+t2->tissue, got {question!r}")

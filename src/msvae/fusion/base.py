@@ -72,6 +72,6 @@ def spread(experts: Experts, weights: Float[Tensor, " sources"] | None) -> Float
     return present if weights is None else present * weights[:, None]
 
 
-def normalised(weights: Float[Tensor, "sources rows"]) -> Float[Tensor, "sources rows"]:
-    """The same weights, summing to 1 in every row; a row without weight stays all zero."""
-    return weights / weights.sum(dim=0, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+def normalised(weights: Float[Tensor, "..."], dim: int = 0) -> Float[Tensor, "..."]:
+    """The same weights, summing to 1 over the sources, which are along `dim`; where all are zero they stay so."""
+    return weights / weights.sum(dim=dim, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)

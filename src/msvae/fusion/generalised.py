@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae import gaussian
-from msvae.fusion.base import Fusion, FusionSettings, spread
+from msvae.fusion.base import Fusion, FusionSettings, normalised, spread
 from msvae.posterior import Experts, Posterior
 
 
@@ -25,8 +25,9 @@ class GeneralisedProduct(Fusion):
         self.logits = nn.Parameter(torch.zeros(settings.source_count, 1, settings.latent))
 
     def forward(self, experts: Experts, weights: Float[Tensor, " sources"] | None = None) -> Posterior:
-        shares = torch.exp(self.logits - self.logits.amax(dim=0)) * spread(experts, weights)[..., None]
-        shares = shares / shares.sum(dim=0, keepdim=True).clamp_min(torch.finfo(shares.dtype).tiny)
+        logits = self.logits + torch.log(spread(experts, weights))[..., None]
+        largest = logits.amax(dim=0).clamp_min(torch.finfo(logits.dtype).min)  # of what is heard, if anything is
+        shares = normalised(torch.exp(logits - largest))
 
         def pool(values: Tensor) -> Tensor:
             return (shares * values).sum(dim=0)

@@ -15,7 +15,9 @@ class HellingerMixture(Fusion):
     """q = c (sum_m a_m sqrt q_m)^2, exactly: a mixture of the sources and of every pair of them.
 
     The pair (i, j) counts 2 a_i a_j S_ij, a source a_m^2; S_ij is near 0 where two sources disagree, so a product is
-    heard only of sources that agree. a_m = 1, or the user's weights.
+    heard only of sources that agree. a_m = 1, or the user's weights. In training a component is drawn, and how likely
+    each is learns from the KL alone: that the weights follow the encoders makes the reconstruction's gradient a little
+    biased, which the Gaussian below is not.
     """
 
     def forward(self, experts: Experts, weights: Float[Tensor, " sources"] | None = None) -> Posterior:

@@ -1,11 +1,10 @@
 """Mixtures over all subsets of the sources: every subset speaks by its own product, or its own barycenter."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from msvae import gaussian
-from msvae.fusion.base import Fusion
+from msvae.fusion.base import Fusion, normalised
 from msvae.posterior import Experts, Posterior
 from msvae.subsets import all_subsets, contained
 
@@ -27,7 +26,7 @@ class SubsetMixture(Fusion):
         if weights is not None:
             membership = membership * weights
             counts = counts * membership.sum(dim=1, keepdim=True)
-            membership = _shares(membership)
+            membership = normalised(membership, dim=1)
         means, log_variances = self.of_subsets(experts, membership)
         return Posterior.mixture(means, log_variances, counts)
 
@@ -56,9 +55,5 @@ class MixtureOfBarycenters(SubsetMixture):
     def of_subsets(
         self, experts: Experts, membership: Float[Tensor, "subsets sources"]
     ) -> tuple[Float[Tensor, "subsets rows latent"], Float[Tensor, "subsets rows latent"]]:
-        pool = gaussian.pool_subsets(_shares(membership))
+        pool = gaussian.pool_subsets(normalised(membership, dim=1))
         return gaussian.barycenter(pool, experts.means, experts.log_variances)
-
-
-def _shares(membership: Tensor) -> Tensor:
-    return membership / membership.sum(dim=1, keepdim=True).clamp_min(torch.finfo(membership.dtype).tiny)

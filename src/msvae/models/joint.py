@@ -187,14 +187,14 @@ class JointVAE(MultiSourceModel):
     def private_kl(
         self,
         evidence: Evidence,
-        own: Bool[Tensor, "sources rows"],
-        drawn: Bool[Tensor, "sources rows"] | None = None,
-    ) -> Float[Tensor, " rows"]:
+        own: Bool[Tensor, "*copies sources rows"],
+        drawn: Bool[Tensor, "*copies sources rows"] | None = None,
+    ) -> Float[Tensor, "*copies rows"]:
         """KL of the private codes of all sources that are drawn (all present ones by default), each from its own
         posterior or from its guard."""
         counted = evidence.present if drawn is None else drawn
         guarded = self.guard.kl_to_standard()[:, None]
-        return (torch.where(own, self.private_kls(evidence), guarded) * counted).sum(dim=0)
+        return (torch.where(own, self.private_kls(evidence), guarded) * counted).sum(dim=-2)
 
     @contextmanager
     def decoders_held(self) -> Iterator[None]:

@@ -32,8 +32,8 @@ PARTS = (
     "prior_components",
 )
 
-#: Which of them act only with certain parts, and are refused where they would change nothing.
-ACTING_ALWAYS = {"private", "fusion", "prior_expert", "objective", "contrast", "prior"}
+#: Those that act whatever the others are; the others are refused where they would change nothing.
+ACTING_ALWAYS = {"private", "fusion", "objective", "contrast", "prior"}
 
 
 def method_named(name: object) -> Method:
@@ -84,7 +84,10 @@ def check_method(config: ModelConfig) -> None:
         _check_parts(config)
     acting = set(ACTING_ALWAYS)
     if config.fusion in FUSIONS:
-        acting |= FUSIONS[config.fusion].options
+        fusion = FUSIONS[config.fusion]
+        acting |= fusion.options
+        if fusion.experts_are_posteriors and config.fusion != "separate":
+            acting.add("prior_expert")  # of the rule `product`, by which such models can be asked
     if config.objective in OBJECTIVES:
         acting |= OBJECTIVES[config.objective].options
     if config.contrast:
@@ -98,6 +101,12 @@ def check_method(config: ModelConfig) -> None:
                 f"Setting 'model.{name}' is {getattr(config, name)!r}, but nothing reads it with the objective "
                 f"{config.objective!r} and the fusion {config.fusion!r}. Leave it out."
             )
+    components = config.sampler_components
+    if config.sampler in ("none", "flow") and components != ModelConfig.model_fields["sampler_components"].default:
+        raise ConfigError(
+            f"Setting 'model.sampler_components' is {components}, but nothing reads it with the sampler "
+            f"{config.sampler!r}. Leave it out."
+        )
 
 
 def _check_parts(config: ModelConfig) -> None:
@@ -110,6 +119,11 @@ def _check_parts(config: ModelConfig) -> None:
         )
     if config.fusion == "joint_flows" and config.objective != "jnf":
         raise ConfigError(f"The fusion 'joint_flows' is trained by the objective 'jnf', not by {config.objective!r}.")
+    if config.objective == "iwae" and config.decodes == "drawn" and config.fusion != "moe":
+        raise ConfigError(
+            "Setting 'model.decodes' is 'drawn', but the objective 'iwae' has nothing to draw from with the fusion "
+            f"{config.fusion!r}: all codes come from one posterior, not from each source's as with 'moe'. Leave it out."
+        )
     if config.prior != "standard" and not objective.reads_prior:
         raise ConfigError(
             f"Setting 'model.prior' is {config.prior!r}, but the objective {config.objective!r} has N(0, I) in its own "

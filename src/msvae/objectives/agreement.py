@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from msvae.config import ModelConfig
 from msvae.errors import ConfigError
 from msvae.fusion.joint_flows import JointFlows
-from msvae.objectives.base import Loss, Objective, kl_of_each, singles, summary, weighted
+from msvae.objectives.base import Loss, Objective, drawn_alone, singles, summary, weighted
 from msvae.posterior import Evidence, Posterior
 from msvae.source import SourceBatch
 
@@ -27,7 +28,7 @@ class JointDraw:
         posterior, code: q(z | x_A), and a code drawn from it.
         private: (1, sources, rows, private) each source's own private code.
         scores: (sources, rows) log p(x_m | code).
-        kl: (rows,) of the shared and the private codes to their priors.
+        kl, private_kl: (rows,) of the shared and of the private codes to their priors.
     """
 
     posterior: Posterior
@@ -35,6 +36,16 @@ class JointDraw:
     private: Tensor
     scores: Tensor
     kl: Tensor
+    private_kl: Tensor
+
+    def bound(self, model: JointVAE, beta: float) -> Float[Tensor, " rows"]:
+        """-ELBO(x_A) of each row."""
+        return beta * (self.kl + self.private_kl) - weighted(model, self.scores)
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """What is shown beside the loss."""
+        return {"kl": self.kl + self.private_kl}
 
 
 def joint_draw(model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None) -> JointDraw:
@@ -44,8 +55,8 @@ def joint_draw(model: JointVAE, evidence: Evidence, batch: SourceBatch, generato
     code = posterior.sample(generator)
     private = model.private_codes(evidence, present[None], generator)
     scores = model.log_likelihoods(code[None], private, batch, present[None])[0]
-    kl = model.prior.kl(posterior, code) + model.private_kl(evidence, present)
-    return JointDraw(posterior, code, private, scores, kl)
+    kl, private_kl = model.prior.kl(posterior, code), model.private_kl(evidence, present)
+    return JointDraw(posterior, code, private, scores, kl, private_kl)
 
 
 class TotalCorrelation(Objective):
@@ -53,7 +64,8 @@ class TotalCorrelation(Objective):
               + beta ( (1 - alpha) KL(q_A || p) + (alpha/n) sum_m KL(q_A || q_m) ),  n = |A|
 
     MVTCAE (Hwang et al. 2021): a bound of the total correlation that z removes, against the multi-view information
-    bottleneck; alpha = 5/6 in the paper.
+    bottleneck; alpha = 5/6 in the paper. Private codes, which the paper has not, are further numbers of z that only
+    their own expert tells from the prior: so their KL counts (n - alpha)/n, as what is drawn with them does.
     """
 
     needs_one_code = True
@@ -70,16 +82,18 @@ class TotalCorrelation(Objective):
         joint = joint_draw(model, evidence, batch, generator)
         count = present.sum(dim=0)
         disagreement = (joint.posterior.kl_to(shared.means, shared.log_variances) * present).sum(dim=0)
-        total = self.beta * ((1 - self.alpha) * joint.kl + self.alpha / count * disagreement)
-        total = total - (count - self.alpha) / count * weighted(model, joint.scores)
-        return summary(model, total, joint.scores, present, kl=joint.kl, disagreement=disagreement)
+        drawn = self.beta * joint.private_kl - weighted(model, joint.scores)
+        total = (count - self.alpha) / count * drawn
+        total = total + self.beta * ((1 - self.alpha) * joint.kl + self.alpha / count * disagreement)
+        return summary(model, total, joint.scores, present, **joint.terms, disagreement=disagreement)
 
 
 class ConditionalRedundancy(Objective):
     """loss = -1/(n + 1) ( sum_m lam_m E_{q_A}[log p(x_m | z)] + sum_m lam_m E_{q_m}[log p(x_m | z)]
               - beta ( sum_m KL(q_A || q_m) + KL(q_A || p) ) ),  n = |A|
 
-    CRMVAE: every source is also drawn from its own expert, so that experts stay posteriors of their own.
+    CRMVAE: every source is also drawn from its own expert, so that experts stay posteriors of their own. Both times it
+    is drawn with its private code, where there is one, whose KL counts twice then.
     """
 
     needs_one_code = True
@@ -97,10 +111,11 @@ class ConditionalRedundancy(Objective):
         codes = torch.cat([code[None], shared.sample(1, generator)[0]])
         private = model.private_codes(evidence, present.expand_as(wanted), generator)
         scores = model.log_likelihoods(codes, private, batch, wanted)
-        kl = model.prior.kl(posterior, code) + model.private_kl(evidence, present)
+        kl, private_kl = model.prior.kl(posterior, code), model.private_kl(evidence, present)
         disagreement = (posterior.kl_to(shared.means, shared.log_variances) * present).sum(dim=0)
-        total = self.beta * (kl + disagreement) - weighted(model, scores).sum(dim=0)
-        return summary(model, total / (present.sum(dim=0) + 1), scores[0], present, kl=kl, disagreement=disagreement)
+        total = self.beta * (kl + 2 * private_kl + disagreement) - weighted(model, scores).sum(dim=0)
+        terms = {"kl": kl + private_kl, "disagreement": disagreement}
+        return summary(model, total / (present.sum(dim=0) + 1), scores[0], present, **terms)
 
 
 class JointAgreement(Objective):
@@ -110,6 +125,7 @@ class JointAgreement(Objective):
     """
 
     options = frozenset({"alignment"})
+    needs_one_code = True
     needs_complete_rows = True
 
     def __init__(self, config: ModelConfig, source_count: int) -> None:
@@ -122,15 +138,16 @@ class JointAgreement(Objective):
         present, shared = evidence.present, evidence.shared
         joint = joint_draw(model, evidence, batch, generator)
         disagreement = joint.posterior.kl_to(shared.means, shared.log_variances).sum(dim=0)
-        total = self.beta * joint.kl + self.alignment * disagreement - weighted(model, joint.scores)
-        return summary(model, total, joint.scores, present, kl=joint.kl, disagreement=disagreement)
+        total = joint.bound(model, self.beta) + self.alignment * disagreement
+        return summary(model, total, joint.scores, present, **joint.terms, disagreement=disagreement)
 
 
 class TripleElbo(Objective):
     """loss = -( ELBO(X) by the joint encoder + sum_m ELBO(x_m) by single encoders, with the decoders held )
 
     The single encoders learn to answer in the code that the joint one has made; nothing they do changes a decoder.
-    TELBO (Vedantam et al. 2018, arXiv 1705.10762); rows have to be complete.
+    Private codes are in both bounds, and their KL with them. TELBO (Vedantam et al. 2018, arXiv 1705.10762); rows have
+    to be complete.
     """
 
     needs_one_code = True
@@ -142,15 +159,16 @@ class TripleElbo(Objective):
     def forward(
         self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
     ) -> Loss:
-        present, shared = evidence.present, evidence.shared
+        present = evidence.present
         joint = joint_draw(model, evidence, batch, generator)
         alone = singles(present)
-        own_codes = shared.sample(1, generator)[0]
+        own_codes, own_kls = drawn_alone(model, evidence, generator)
         with model.decoders_held():
             own_scores = model.log_likelihoods(own_codes, joint.private.expand(len(alone), -1, -1, -1), batch, alone)
-        own_kl = (kl_of_each(model, shared, own_codes) * present).sum(dim=0)
-        total = self.beta * (joint.kl + own_kl) - weighted(model, joint.scores) - weighted(model, own_scores).sum(dim=0)
-        return summary(model, total, joint.scores, present, kl=joint.kl, own_kl=own_kl)
+        own_kl = own_kls.sum(dim=0)
+        own_bound = self.beta * (own_kl + joint.private_kl) - weighted(model, own_scores).sum(dim=0)
+        total = joint.bound(model, self.beta) + own_bound
+        return summary(model, total, joint.scores, present, **joint.terms, own_kl=own_kl)
 
 
 class FlowFollowers(Objective):
@@ -174,5 +192,5 @@ class FlowFollowers(Objective):
         present, shared = evidence.present, evidence.shared
         joint = joint_draw(model, evidence, batch, generator)
         following = -model.fusion.log_posteriors(shared, joint.code.detach()[None])[:, 0].sum(dim=0)
-        total = self.beta * joint.kl - weighted(model, joint.scores) + following
-        return summary(model, total, joint.scores, present, kl=joint.kl, following=following)
+        total = joint.bound(model, self.beta) + following
+        return summary(model, total, joint.scores, present, **joint.terms, following=following)

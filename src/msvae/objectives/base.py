@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from msvae.config import ModelConfig
-from msvae.posterior import Evidence, Experts, Posterior
+from msvae.posterior import Evidence
 from msvae.source import SourceBatch
 
 if TYPE_CHECKING:
@@ -68,12 +68,16 @@ def singles(present: Bool[Tensor, "sources rows"]) -> Bool[Tensor, "sources sour
     return torch.eye(len(present), dtype=torch.bool, device=present.device)[:, :, None] & present
 
 
-def kl_of_each(
-    model: JointVAE, shared: Experts, codes: Float[Tensor, "sources rows latent"]
-) -> Float[Tensor, "sources rows"]:
-    """KL of every source's own posterior to the model's prior; `codes`: drawn from them."""
-    own = zip(shared.means, shared.log_variances, codes, strict=True)
-    return torch.stack([model.prior.kl(Posterior.single(mean, spread), code) for mean, spread, code in own])
+def drawn_alone(
+    model: JointVAE, evidence: Evidence, generator: Generator | None
+) -> tuple[Float[Tensor, "sources rows latent"], Float[Tensor, "sources rows"]]:
+    """A code of each row from q(z | x_m) of every source alone, as it answers questions, and the KL to the model's
+    prior, which is 0 in rows that lack it."""
+    present = evidence.present
+    posterior = model.fusion(evidence.shared.stacked(singles(present)))
+    codes = posterior.sample(generator)
+    kl = model.prior.kl(posterior, codes).unflatten(0, (len(present), -1))
+    return codes.unflatten(0, (len(present), -1)), kl * present
 
 
 def summary(

@@ -8,7 +8,7 @@ import torch
 from torch import Generator
 
 from msvae.config import ModelConfig
-from msvae.objectives.base import Loss, Objective, kl_of_each, summary
+from msvae.objectives.base import Loss, Objective, drawn_alone, summary
 from msvae.posterior import Evidence
 from msvae.source import SourceBatch
 
@@ -20,8 +20,9 @@ class Disentangled(Objective):
     """loss = -sum_m lam_m ( E[log p(x_m | z ~ q_A, w_m)] - beta (KL(w_m) + KL(q_A))
               + sum_{j in A} ( E[log p(x_m | z ~ q_j, w_m)] - beta (KL(w_m) + KL(q_j)) ) )
 
-    with w_m ~ q(w_m | x_m) throughout. DMVAE (Lee & Pavlovic 2021, arXiv 2012.13024). With `decodes: drawn` the sum
-    over j of the likelihoods is estimated by one j drawn for each m, times |A|: unbiased.
+    with w_m ~ q(w_m | x_m) throughout, and q_j = q(z | x_j) as it answers questions: with a prior expert where the
+    fusion has one. DMVAE (Lee & Pavlovic 2021, arXiv 2012.13024). With `decodes: drawn` the sum over j of the
+    likelihoods is estimated by one j drawn for each m, times |A|: unbiased.
     """
 
     needs_one_code = True
@@ -37,10 +38,10 @@ class Disentangled(Objective):
     def forward(
         self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
     ) -> Loss:
-        present, shared = evidence.present, evidence.shared
-        posterior = model.fusion(shared)
+        present = evidence.present
+        posterior = model.fusion(evidence.shared)
         code = posterior.sample(generator)
-        own_codes = shared.sample(1, generator)[0]
+        own_codes, own_kls = drawn_alone(model, evidence, generator)
         codes = torch.cat([code[None], own_codes])
         count = present.sum(dim=0)
         crossed = present[:, None] & present  # (from, to, rows)
@@ -54,8 +55,7 @@ class Disentangled(Objective):
         scores = model.log_likelihoods(codes, private, batch, wanted)
         likelihood = scores[0] + factor * scores[1:].sum(dim=0)  # (sources, rows)
         kl = model.prior.kl(posterior, code)
-        own_kl = (kl_of_each(model, shared, own_codes) * present).sum(dim=0)
         private_kl = model.private_kls(evidence)  # (sources, rows)
-        gap = self.beta * ((1 + count) * private_kl + kl + own_kl) * present
+        gap = self.beta * ((1 + count) * private_kl + kl + own_kls.sum(dim=0)) * present
         total = (model.scales[:, None] * (gap - likelihood)).sum(dim=0)
         return summary(model, total, scores[0], present, kl=kl, private_kl=(private_kl * present).sum(dim=0))

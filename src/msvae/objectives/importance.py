@@ -30,7 +30,8 @@ class ImportanceWeighted(Objective):
     1911.03393), MMVAE+ (Palumbo et al. 2023); K = 1 is the ELBO.
 
     With `gradient: dreg` the posteriors' gradient is the doubly reparameterised one (Tucker et al. 2019, arXiv
-    1810.04152): densities with their parameters held, and each code's gradient times its weight once more. It is
+    1810.04152): densities with their parameters held, and each code's gradient times its weight once more, but for the
+    guards' codes, which no density weighs. It is
     unbiased where codes come from the very density they are weighed by; with strata of a mixture and K > 1, as MMVAE
     uses it, it is not, since all K codes of a stratum come from one expert and are weighed by the mixture.
 
@@ -79,7 +80,7 @@ class ImportanceWeighted(Objective):
             shares = speaking[:, None] if speaking.dim() == 2 else speaking
             bound = weighted(model, shares * scores[0]) + share * densities[0]
         else:
-            bound = speaking * self._log_mean_weight(weighted(model, scores) + densities, codes, private)
+            bound = speaking * self._log_mean_weight(weighted(model, scores) + densities, codes, private, own)
         shown = scores.sum(dim=(0, 1)) / decoded.sum(dim=(0, 1)).clamp_min(1)
         return summary(model, -bound.sum(dim=0), shown, present, kl=-(share * densities.mean(dim=0)).sum(dim=0))
 
@@ -119,12 +120,15 @@ class ImportanceWeighted(Objective):
         log_weights: Float[Tensor, "samples strata rows"],
         codes: Float[Tensor, "samples strata rows latent"],
         private: Float[Tensor, "copies sources rows private"],
+        own: Bool[Tensor, "strata sources rows"],
     ) -> Float[Tensor, "strata rows"]:
-        """log (1/K) sum_k exp lw_k, with the gradient that the settings ask for."""
+        """log (1/K) sum_k exp lw_k, with the gradient that the settings ask for; `own`: whose private code is its own,
+        not its guard's."""
         bound = torch.logsumexp(log_weights, dim=0) - math.log(self.samples)
         if self.doubly_reparameterised and codes.requires_grad:
             weight = torch.softmax(log_weights.detach(), dim=0)
             codes.register_hook(lambda gradient: gradient * weight[..., None])
             if private.requires_grad:
-                private.register_hook(lambda gradient: gradient * weight.flatten(0, 1)[:, None, :, None])
+                once_more = torch.where(own, weight[:, :, None], torch.ones_like(weight[:, :, None]))
+                private.register_hook(lambda gradient: gradient * once_more.flatten(0, 1)[..., None])
         return bound

@@ -46,6 +46,6 @@ class SubsampledElbo(Objective):
         private = model.private_codes(evidence, subsets, generator)
         scores = model.log_likelihoods(codes, private, batch, subsets)
         kl = model.prior.kl(posterior, flat_codes).unflatten(0, (len(subsets), -1))
-        kl = (kl + torch.stack([model.private_kl(evidence, subset, subset) for subset in subsets])) * counted
+        kl = (kl + model.private_kl(evidence, subsets, subsets)) * counted
         total = (self.beta * kl - weighted(model, scores)).sum(dim=0)
         return summary(model, total, scores[0], present, kl=kl[0])

@@ -64,7 +64,7 @@ class WeightedSubsets(Objective):
         wanted = subsets.any(dim=1, keepdim=True) & present
         scores = model.log_likelihoods(codes, private, batch, wanted)
         kl = model.prior.kl(posterior, flat_codes).unflatten(0, (len(subsets), -1))
-        kl = kl + torch.stack([model.private_kl(evidence, subset) for subset in subsets])
+        kl = kl + model.private_kl(evidence, subsets)
         kept = weights > 0
         surprise = (weights * torch.where(kept, log_weights, torch.zeros_like(log_weights))).sum(dim=0)
         to_uniform = surprise + torch.log(counted.sum(dim=0))
