@@ -79,6 +79,20 @@ def test_a_stopped_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
     assert steps == straight
 
 
+def test_a_second_wish_to_stop_is_granted_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def twice(self: BatchOrder, step: int) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert "Ctrl-C again stops at once" in capfd.readouterr().err
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("still here")
+
+    monkeypatch.setattr(loop.BatchOrder, "__call__", twice)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config(**{"training.steps": 4}), tmp_path / "stopped")
+
+
 def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     """kill -9 in the middle of an epoch, with a checkpoint every few steps."""
     words = ["train", "colours", "--method", "mopoe", "--steps", "400", "--out", str(tmp_path / "killed")]

@@ -1,5 +1,6 @@
 """The training loop, to be read from top to bottom."""
 
+import os
 import signal
 import threading
 import time
@@ -36,6 +37,8 @@ VALIDATION_ROWS = 512
 AFTER_TRAINING_ROWS = 5000
 AFTER_TRAINING_LEAST_ROWS = 200
 AFTER_TRAINING_BYTES = 1 << 29
+STDERR = 2
+STOPPING = b"\nStopping after this step, with everything saved; Ctrl-C again stops at once, at the last checkpoint.\n"
 
 
 def fit(
@@ -274,6 +277,7 @@ def _stop_signals() -> Iterator[threading.Event]:
         if wish.is_set():
             raise KeyboardInterrupt
         wish.set()
+        os.write(STDERR, STOPPING)  # the one way to speak that is safe in a handler
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

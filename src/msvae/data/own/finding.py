@@ -40,10 +40,8 @@ def find_layout(path: Path, settings: OwnSettings | None, allow_outside: bool = 
         raise DataError(f"{path}: expected a folder, a file of arrays, a .tar shard or a .csv manifest.")
     elif (path / MANIFEST_FILE).is_file():
         layout = manifest_layout(path / MANIFEST_FILE, given, allow_outside)
-    elif (shards := sorted(file for file in path.iterdir() if is_shard(file.name))) and not _has_folders(path, given):
-        layout = shards_layout(path, shards, given)
     else:
-        layout = folder_layout(path, given or folder_origins(path), allow_outside)
+        layout = _lying_in(path, given, allow_outside)
     labels = layout.root / LABELS_FILE
     if labels.is_file():
         for row, entry in read_table(labels).items():
@@ -57,8 +55,10 @@ def find_layout(path: Path, settings: OwnSettings | None, allow_outside: bool = 
     return layout
 
 
-def _has_folders(path: Path, given: dict[str, Origin] | None) -> bool:
-    """Whether sources lie beside the archives in it, which then are something else."""
-    if given is not None:
-        return any((path / origin.path).exists() for origin in given.values())
-    return bool(folder_origins(path))
+def _lying_in(path: Path, given: dict[str, Origin] | None, allow_outside: bool) -> Layout:
+    """Archives of rows, unless sources lie beside them: then these are something else."""
+    origins = given or folder_origins(path)
+    shards = sorted(file for file in path.iterdir() if is_shard(file.name))
+    if shards and not any((path / origin.path).exists() for origin in origins.values()):
+        return shards_layout(path, shards, given)
+    return folder_layout(path, origins, allow_outside)
