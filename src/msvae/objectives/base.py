@@ -68,6 +68,26 @@ def singles(present: Bool[Tensor, "sources rows"]) -> Bool[Tensor, "sources sour
     return torch.eye(len(present), dtype=torch.bool, device=present.device)[:, :, None] & present
 
 
+def drawn_from(
+    model: JointVAE,
+    evidence: Evidence,
+    batch: SourceBatch,
+    subsets: Bool[Tensor, "copies sources rows"],
+    wanted: Bool[Tensor, "copies sources rows"],
+    generator: Generator | None,
+) -> tuple[Float[Tensor, "copies sources rows"], Float[Tensor, "copies rows"]]:
+    """Scores of the wanted sources, drawn from a code of each subset, and the KL of that code and the private ones.
+
+    Private codes are their source's own where it is in the subset, else its guard's. Both are 0 where nothing is wanted.
+    """
+    posterior = model.fusion(evidence.shared.stacked(subsets))
+    codes = posterior.sample(generator)
+    private = model.private_codes(evidence, subsets, generator)
+    scores = model.log_likelihoods(codes.unflatten(0, (len(subsets), -1)), private, batch, wanted)
+    kl = model.prior.kl(posterior, codes).unflatten(0, (len(subsets), -1))
+    return scores, (kl + model.private_kl(evidence, subsets, wanted)) * wanted.any(dim=1)
+
+
 def drawn_alone(
     model: JointVAE, evidence: Evidence, generator: Generator | None
 ) -> tuple[Float[Tensor, "sources rows latent"], Float[Tensor, "sources rows"]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Generator
 
 from msvae.config import ModelConfig
-from msvae.objectives.base import Loss, Objective, summary, weighted
+from msvae.objectives.base import Loss, Objective, drawn_from, summary, weighted
 from msvae.posterior import Evidence
 from msvae.source import SourceBatch
 from msvae.subsets import random_subset
@@ -38,13 +38,7 @@ class Elbo(Objective):
     def forward(
         self, model: JointVAE, evidence: Evidence, batch: SourceBatch, generator: Generator | None = None
     ) -> Loss:
-        heard = evidence.shared
-        if self.random_subsets:
-            heard = heard.restricted(random_subset(heard.present, generator))
-        posterior = model.fusion(heard)
-        code = posterior.sample(generator)
-        own = heard.present[None]
-        private = model.private_codes(evidence, own, generator)
-        scores = model.log_likelihoods(code[None], private, batch, evidence.present[None])[0]
-        kl = model.prior.kl(posterior, code) + model.private_kl(evidence, own[0])
-        return summary(model, self.beta * kl - weighted(model, scores), scores, evidence.present, kl=kl)
+        present = evidence.present
+        heard = random_subset(present, generator) if self.random_subsets else present
+        (scores,), (kl,) = drawn_from(model, evidence, batch, heard[None], present[None], generator)
+        return summary(model, self.beta * kl - weighted(model, scores), scores, present, kl=kl)

@@ -8,7 +8,7 @@ import torch
 from torch import Generator
 
 from msvae.config import ModelConfig
-from msvae.objectives.base import Loss, Objective, singles, summary, weighted
+from msvae.objectives.base import Loss, Objective, drawn_from, singles, summary, weighted
 from msvae.posterior import Evidence
 from msvae.source import SourceBatch
 from msvae.subsets import random_subset
@@ -39,13 +39,6 @@ class SubsampledElbo(Objective):
         present = evidence.present
         extra = [random_subset(present, generator) for _ in range(self.extra_subsets)]
         subsets = torch.stack([present, *singles(present), *extra])
-        counted = subsets.any(dim=1)
-        posterior = model.fusion(evidence.shared.stacked(subsets))
-        flat_codes = posterior.sample(generator)
-        codes = flat_codes.unflatten(0, (len(subsets), -1))
-        private = model.private_codes(evidence, subsets, generator)
-        scores = model.log_likelihoods(codes, private, batch, subsets)
-        kl = model.prior.kl(posterior, flat_codes).unflatten(0, (len(subsets), -1))
-        kl = (kl + model.private_kl(evidence, subsets, subsets)) * counted
+        scores, kl = drawn_from(model, evidence, batch, subsets, subsets, generator)
         total = (self.beta * kl - weighted(model, scores)).sum(dim=0)
         return summary(model, total, scores[0], present, kl=kl[0])

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, nn
 
 from msvae.config import ModelConfig
-from msvae.objectives.base import Loss, Objective, summary, weighted
+from msvae.objectives.base import Loss, Objective, drawn_from, summary, weighted
 from msvae.posterior import Evidence
 from msvae.source import SourceBatch
 from msvae.subsets import all_subsets, contained
@@ -57,14 +57,8 @@ class WeightedSubsets(Objective):
         else:
             subsets = counted[:, None] & table[:, :, None]
             factors = weights
-        posterior = model.fusion(evidence.shared.stacked(subsets))
-        flat_codes = posterior.sample(generator)
-        codes = flat_codes.unflatten(0, (len(subsets), -1))
-        private = model.private_codes(evidence, subsets, generator)
         wanted = subsets.any(dim=1, keepdim=True) & present
-        scores = model.log_likelihoods(codes, private, batch, wanted)
-        kl = model.prior.kl(posterior, flat_codes).unflatten(0, (len(subsets), -1))
-        kl = kl + model.private_kl(evidence, subsets)
+        scores, kl = drawn_from(model, evidence, batch, subsets, wanted, generator)
         kept = weights > 0
         surprise = (weights * torch.where(kept, log_weights, torch.zeros_like(log_weights))).sum(dim=0)
         to_uniform = surprise + torch.log(counted.sum(dim=0))
