@@ -170,8 +170,10 @@ def test_favoured_questions_are_checked() -> None:
             parse(FlowConfig, {"content": "scene", "favoured": wrong})
     with pytest.raises(ConfigError, match="expected given->wanted, such as"):
         parse(FlowConfig, {"content": "scene", "favoured": {"a->": 0.5}})
-    with pytest.raises(ConfigError, match="this content is a class"):
+    with pytest.raises(ConfigError, match="the last stage of scenes"):
         parse(FlowConfig, {"content": "class", "favoured": {"a->b": 0.5}})
+    with pytest.raises(ConfigError, match="the last stage of scenes"):
+        parse(FlowConfig, {"content": "scene", "aligned": False, "favoured": {"a->b": 0.5}})
     assert parse(FlowConfig, {"favoured": {"a->b": 0.5}}).favoured == {"a->b": 0.5}  # the rows decide what it is
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import signal
 from dataclasses import replace
@@ -22,6 +23,7 @@ from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.flow.autoencoders import Standardiser
 from msvae.flow.coded import CodeEvidence
 from msvae.models import SharedFlow, build_model
+from msvae.models.base import Loss
 from msvae.models.stages import RowSource, Stage
 from msvae.posterior import Posterior
 from msvae.priors import FittedMixture
@@ -353,6 +355,105 @@ def test_autoencoders_are_taken_over(straight: Run, passing: None, tmp_path: Pat
         train_run(
             config(**{"model.reuse": str(straight.folder.path), "model.channels": 3}), tmp_path / "other", data=DATA
         )
+
+
+def test_autoencoders_of_other_sources_are_not_taken_over(straight: Run, passing: None, tmp_path: Path) -> None:
+    """Sources of one trunk are told apart by their place in it."""
+    reusing = {"model.reuse": str(straight.folder.path)}
+    with pytest.raises(ConfigError, match=r"has its sources in another order: a, b, c\..*data\.sources"):
+        train_run(config(**reusing, **{"data.sources": ["b", "a", "c"]}), tmp_path / "run", data=DATA)
+    other = replace(DATA.sources[1], value_range=(-1.0, 1.0))
+    sources = (DATA.sources[0], other, DATA.sources[2])
+    splits = {name: replace(rows, sources=sources) for name, rows in DATA.splits.items()}
+    with pytest.raises(ConfigError, match=r"has sources of another form \(b\)"):
+        train_run(config(**reusing), tmp_path / "run", data=replace(DATA, splits=splits))
+    model = build_model(DATA.sources, straight.model.config)
+    assert isinstance(model, SharedFlow)
+    extended = build_model(DATA.sources, straight.model.config.model_copy(update={"added": ("c",)}))
+    with pytest.raises(ConfigError, match=r"sources were added to that run \(c\)"):
+        model.take_autoencoders(extended)
+
+
+def test_no_part_of_a_batch_has_too_few_rows_to_standardise_by(
+    passing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[int]] = {}
+    loss = SharedFlow.loss
+
+    def counted(self: SharedFlow, batch: SourceBatch, generator: torch.Generator | None = None) -> Loss:
+        if self.training:
+            seen.setdefault(str(self.stage), set()).add(len(batch))
+        return loss(self, batch, generator)
+
+    monkeypatch.setattr(SharedFlow, "loss", counted)
+    train_run(config(**{"training.batch_size": 4, "training.accumulation": 4}), tmp_path / "small", data=DATA)
+    assert min(seen["sources"]) == 8
+    assert max(seen["code"]) == 1  # half of 4, in parts
+    train_run(config(**{"training.batch_size": 64, "training.accumulation": 4}), tmp_path / "large", data=DATA)
+    assert min(seen["sources"]) == 8
+
+
+def test_gates_do_not_see_the_rows_in_the_order_of_their_files(
+    passing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setitem(gates.GATES, "code", lambda model, rows: seen.append(rows.labels) or Gate({"seen": 1.0}))
+    labels = DATA.split("validation").labels
+    assert labels is not None
+    by_class = DATA.split("validation").take(labels.argsort())
+    train_run(config(), tmp_path / "run", data=replace(DATA, splits={**DATA.splits, "validation": by_class}))
+    (shown,) = seen
+    assert shown.tolist() != sorted(shown.tolist()) == sorted(labels.tolist())
+
+
+def test_averaging_can_be_turned_off(passing: None, tmp_path: Path) -> None:
+    run = train_run(config(**{"training.ema_decay": 0.0}), tmp_path / "run", data=DATA)
+    raw = run.folder.training_state()
+    for name, value in run.folder.model_weights().items():
+        assert torch.equal(value, raw[f"model/{name}"]), name
+    late = {stage.name: stage.ema_decay(0.998) for stage in run.model.stages}
+    assert late == pytest.approx({"sources": 0.998, "code": 0.998, "converter": 0.999, "renderer": 0.999})
+
+
+def test_extensions_that_could_not_be_opened_are_refused_before_training(straight: Run, tmp_path: Path) -> None:
+    generator_of_rows = np.random.default_rng(1)
+    sources = [*DATA.sources, Source("d", (3, 8, 8))]
+    rows = complete_rows(sources, {source.name: generator_of_rows.random((20, *source.shape)) for source in sources})
+    settings = {**TINY_TRAINING, "training.steps": 12, "model.extends": str(straight.folder.path)}
+    with pytest.raises(ConfigError, match="favoured questions are those of the last stage"):
+        api.train(
+            DataSet("more", {"train": rows}, shared_content=True),
+            "flow",
+            out=tmp_path / "run",
+            settings={**settings, "model.favoured": {"a->d": 0.5}},
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"codes_by": "mixtur"},
+        {"precision": "float32"},
+        {"guidance": math.nan},
+        {"redraws": -1},
+        {"doubted": 1.5},
+        {"image_steps": 0},
+    ],
+)
+def test_other_ways_to_sample_are_checked(wrong: dict[str, object]) -> None:
+    model = tiny_model("flow")
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        model.sampling = replace(model.sampling, **wrong)
+
+
+def test_a_source_wanted_twice_is_answered_once_and_no_codes_are_refused() -> None:
+    model = tiny_model("flow").eval()
+    codes = torch.randn(2, model.code_length)
+    once, twice = (model.decode(codes, to).values for to in (["blue"], ["blue", "blue"]))
+    torch.testing.assert_close(once, twice)
+    with pytest.raises(SourceError, match="rows 1 or more"):
+        model.decode(codes[:0])
 
 
 def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passing: None, tmp_path: Path) -> None:

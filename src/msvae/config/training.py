@@ -18,11 +18,13 @@ class TrainingConfig(Settings):
         stage_steps: of methods that train in stages: numbers of steps of some of them, whatever the run's length; 0
             leaves a stage out.
         batch_size: rows of one optimiser step.
-        accumulation: number of equal parts a batch is computed in, to save memory.
+        accumulation: number of equal parts a batch is computed in, to save memory; fewer where a stage needs more rows
+            at once (the autoencoders of the flow: 8, which also is their smallest batch).
         optimizer: `muon`: orthogonalised momentum for the weights of ungrouped convolutions and of linear maps that
             have 16 inputs and outputs or more and are not large, AdamW for all others; or `adamw` for all.
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
-        ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off.
+        ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off. Stages of some
+            methods average over twice as many steps.
         precision: `fp32`, `bf16` or `fp16`; `auto` takes bf16 where the machine computes it natively. What
             was taken is recorded with the run.
         device: `auto` (the best there is), `cpu`, `cuda` or `mps`.

@@ -53,17 +53,22 @@ class Rows:
     def only(self, names: Sequence[str]) -> "Rows":
         """The rows that have one of the named sources, with those sources alone."""
         wanted = torch.stack([self.present[name] for name in names]).any(dim=0)
-        keep = wanted.nonzero().squeeze(1)
-        chosen = self.chosen
-        if len(keep) < len(self):
-            chosen = keep if chosen is None else chosen[keep]
-        return Rows(
-            tuple(source_named(self.sources, name) for name in names),
-            {name: self.values[name] for name in names},
-            {name: self.present[name][keep] for name in names},
-            None if self.labels is None else self.labels[keep],
-            {name: column[keep.numpy()] for name, column in self.columns.items()},
-            chosen,
+        kept = self if bool(wanted.all()) else self.take(wanted.nonzero().squeeze(1))
+        return replace(
+            kept,
+            sources=tuple(source_named(self.sources, name) for name in names),
+            values={name: self.values[name] for name in names},
+            present={name: kept.present[name] for name in names},
+        )
+
+    def take(self, index: Tensor) -> "Rows":
+        """The rows of that index, in its order."""
+        return replace(
+            self,
+            present={name: present[index] for name, present in self.present.items()},
+            labels=None if self.labels is None else self.labels[index],
+            columns={name: column[index.numpy()] for name, column in self.columns.items()},
+            chosen=index if self.chosen is None else self.chosen[index],
         )
 
     def with_missing(self, share: float, seed: int) -> "Rows":

@@ -128,10 +128,10 @@ class MultiSourceModel(nn.Module):
         """Codes, on the model's device.
 
         Raises:
-            SourceError: for another shape than (rows, length).
+            SourceError: for another shape than (rows, length), or no rows.
         """
-        if code.dim() != 2 or code.shape[1] != length:
-            raise SourceError(f"Codes: expected (rows, {length}), got {tuple(code.shape)}.")
+        if code.dim() != 2 or code.shape[1] != length or not len(code):
+            raise SourceError(f"Codes: expected (rows, {length}), rows 1 or more, got {tuple(code.shape)}.")
         return code.to(self.device)
 
     def features(self, batch: SourceBatch) -> Features:
@@ -240,7 +240,7 @@ class MultiSourceModel(nn.Module):
         return SourceBatch(values, dict.fromkeys(self.source_names, absent))
 
     def wanted(self, to: Sequence[str] | str | None) -> tuple[str, ...]:
-        """The names of the wanted sources, checked."""
+        """The names of the wanted sources, checked, each once."""
         if to is None:
             return self.source_names
         names = (to,) if isinstance(to, str) else tuple(to)
@@ -248,7 +248,7 @@ class MultiSourceModel(nn.Module):
             raise SourceError("No source is wanted; name at least one (to).")
         for name in names:
             source_named(self.sources, name)
-        return names
+        return tuple(dict.fromkeys(names))
 
     def weight_vector(self, weights: Weights, given: SourceBatch) -> Float[Tensor, " sources"]:
         """A user's weights in the order of the sources.

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from msvae import flow
-from msvae.config import SAMPLING_SETTINGS, FlowConfig
+from msvae.config import SAMPLING_SETTINGS, FlowConfig, parse
 from msvae.flow.agreement import FEW, QUARTILE, agreement, enough_guidance
 from msvae.models.base import Mode, check_mode
 from msvae.models.staged_flow import StagedFlow
@@ -39,6 +39,9 @@ class Sampling:
         redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
             images says theirs; the best of the draws is taken.
         precision: of the renderer, which does nearly all the work: `fp32`, `bf16`, or `auto` for the native one.
+
+    Raises:
+        ConfigError: for values that the settings of a run could not have.
     """
 
     guidance: float | None
@@ -52,6 +55,10 @@ class Sampling:
     redraws: int = 0
     doubted: float = 0.0
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        named = {f"sampling_{name}" if name == "precision" else name: value for name, value in vars(self).items()}
+        parse(FlowConfig, named)
 
     @classmethod
     def of(cls, config: FlowConfig) -> "Sampling":

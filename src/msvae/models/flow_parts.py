@@ -1,6 +1,7 @@
 """What the shared-latent flow consists of, and how rows become latents and codes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -100,6 +101,19 @@ class FlowParts(MultiSourceModel):
         """
         if not isinstance(other, FlowParts):
             raise ConfigError("Setting 'model.reuse': the run is of another method than 'flow'.")
+        if other.config.added != self.config.added:
+            raise ConfigError(
+                f"Setting 'model.reuse': sources were added to that run ({', '.join(other.config.added)}); their "
+                "autoencoders can be taken over by 'model.extends' alone."
+            )
+        here, there = ([replace(source, files=None) for source in model.sources] for model in (self, other))
+        if here != there and set(self.source_names) == set(other.source_names):
+            changed = [source.name for source in here if source not in there]
+            what = f"sources of another form ({', '.join(changed)})" if changed else "its sources in another order"
+            raise ConfigError(
+                f"Setting 'model.reuse': the run has {what}: {', '.join(other.source_names)}. Say so here too "
+                "(data.sources)."
+            )
         if self.config.grain and not other.config.grain:
             raise ConfigError("Setting 'model.reuse': the run has measured no grain; set model.grain=false here too.")
         try:

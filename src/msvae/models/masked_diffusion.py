@@ -96,7 +96,7 @@ class MaskedDiffusion(JointVAE):
     def stages(self) -> tuple[Stage, ...]:
         return (
             Stage("sources", 0.5, gate="reconstruction"),
-            Stage("diffusion", 0.5, rows=4.0, rate=0.5, ema_decay=0.999),
+            Stage("diffusion", 0.5, rows=4.0, rate=0.5, memory=2.0),
         )
 
     def enter_stage(self, name: str) -> None:

@@ -24,6 +24,7 @@ SAMPLER_ROWS = 10_000
 JUDGED_ROWS, JUDGED_DRAWS = 500, 4  # of codes given sources
 TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
+LEAST_STANDARDISED = 8  # rows by whose mean and deviation latents are: with 4 autoencoders are worse, with 2 useless
 FEWEST_ROWS = 0.25  # of `training.batch_size`, however many tokens a row has
 SHARES = {"sources": 0.26, "code": 0.16, "converter": 0.10, "renderer": 0.48}
 SELF_DRAWN_FROM = 250  # steps of the converter: codes drawn before are bad targets (docs/flow-measured.md)
@@ -60,8 +61,9 @@ class StagedFlow(FlowParts):
                 self.shares[name],
                 0 if left_out.get(name) else None,
                 rows[name],
+                LEAST_STANDARDISED if name == "sources" else 1,
                 rate=rates[name],
-                ema_decay=0.998 if name in ("sources", "code") else 0.999,
+                memory=1.0 if name in ("sources", "code") else 2.0,
                 gate=gates[name],
             )
             for name in gates

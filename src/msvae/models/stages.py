@@ -23,8 +23,9 @@ class Stage:
         share: of the run's budget or steps, > 0; only ratios count.
         steps: its own number of steps, whatever the run's length; 0 leaves the stage out.
         rows: rows of a batch, as a multiple of `training.batch_size`.
+        least_rows: of a batch, and of a part of one (`training.accumulation`): fewer would not do.
         rate: multiple of `training.learning_rate`.
-        ema_decay: in place of `training.ema_decay`.
+        memory: of the averaged weights: multiple of 1 / (1 - `training.ema_decay`) steps.
         gate: the check of `msvae.training.gates` that it has to pass.
     """
 
@@ -32,9 +33,22 @@ class Stage:
     share: float = 1.0
     steps: int | None = None
     rows: float = 1.0
+    least_rows: int = 1
     rate: float = 1.0
-    ema_decay: float | None = None
+    memory: float = 1.0
     gate: str | None = None
+
+    def batch_size(self, of_training: int) -> int:
+        """Rows of a batch, where `training.batch_size` is so many."""
+        return max(self.least_rows, round(of_training * self.rows))
+
+    def parts(self, rows: int, accumulation: int) -> int:
+        """In how many parts so many rows are computed, where `training.accumulation` is wanted."""
+        return max(1, min(accumulation, rows // self.least_rows))
+
+    def ema_decay(self, of_training: float) -> float:
+        """Of its averaged weights, where `training.ema_decay` is this; 0, no averaging, stays."""
+        return 1.0 - (1.0 - of_training) / self.memory if of_training else 0.0
 
 
 @runtime_checkable

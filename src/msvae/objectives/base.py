@@ -78,7 +78,8 @@ def drawn_from(
 ) -> tuple[Float[Tensor, "copies sources rows"], Float[Tensor, "copies rows"]]:
     """Scores of the wanted sources, drawn from a code of each subset, and the KL of that code and the private ones.
 
-    Private codes are their source's own where it is in the subset, else its guard's. Both are 0 where nothing is wanted.
+    Private codes are their source's own where it is in the subset, else its guard's. Where nothing is wanted, both
+    answers are 0.
     """
     posterior = model.fusion(evidence.shared.stacked(subsets))
     codes = posterior.sample(generator)

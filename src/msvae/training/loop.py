@@ -76,6 +76,8 @@ def fit(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainingState(model, averaged, optimizer, accelerator, run)
     plan = StagePlan(model.stages, config, len(train))
+    if validation is not None:  # files lie sorted, often by class, and of many rows the first ones are looked at
+        validation = validation.take(BatchOrder(len(validation), 1, config.seed).some(len(validation)))
     step, seconds = 0, 0.0
     if resume:
         checkpoint = state.restore()
@@ -91,7 +93,7 @@ def fit(
         for stage in plan.left():
             for part in (model, model_of(averaged)):
                 part.enter_stage(stage.name)
-            averaged.multi_avg_fn = average_with(config.ema_decay if stage.ema_decay is None else stage.ema_decay)
+            averaged.multi_avg_fn = average_with(stage.ema_decay(config.ema_decay))
             length = plan.length(stage)
             if length == 0:
                 plan.finish(stage, seconds)
@@ -105,7 +107,7 @@ def fit(
             balance = balance_weights(train.present, config.balance)
             if balance is not None:
                 balance = balance.repeat(len(rows) // len(train))
-            order = BatchOrder(len(rows), max(1, round(config.batch_size * stage.rows)), config.seed, balance)
+            order = BatchOrder(len(rows), stage.batch_size(config.batch_size), config.seed, balance)
             peak = config.learning_rate * stage.rate
             while length is None or step < plan.first_step + length:
                 began = time.perf_counter()
@@ -119,7 +121,7 @@ def fit(
                 model.tell_progress(progress_share(local, config.warmup_steps, length), local)
 
                 index = order(local)
-                parts = index.tensor_split(min(config.accumulation, len(index)))
+                parts = index.tensor_split(stage.parts(len(index), config.accumulation))
                 losses: list[Loss] = []
                 for part in parts:
                     batch = rows.batch(part).to(accelerator.device)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from msvae.config import SAMPLING_SETTINGS, FlowConfig, RunConfig
+from msvae.config import SAMPLING_SETTINGS, FlowConfig, RunConfig, parse
 from msvae.data import DataSet, check_data, load_data, names_own_data, prepared
 from msvae.errors import CheckpointError, ConfigError, DataError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
@@ -313,7 +313,7 @@ def _extended(base: SharedFlow, config: RunConfig, data: DataSet) -> RunConfig:
                 f"Setting 'model.{key}': {value} was given, but the model that sources are added to has {there}."
             )
     kept |= {"reuse": None, "added": (*base.config.added, *new), "trained": new}
-    model = base.config.model_copy(update=kept)
+    model = parse(FlowConfig, {**base.config.model_dump(), **kept})
     rows = config.data.model_copy(update={"sources": (*base.source_names, *new)})
     return config.model_copy(update={"model": model, "data": rows})
 
