@@ -1,11 +1,13 @@
 """Networks of every kind, for images of any size and channel count."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
 
 from msvae.errors import ConfigError, SourceError
-from msvae.networks import NETWORKS, SourceNetworks
+from msvae.networks import NETWORKS, SourceNetworks, precision
 from msvae.networks.blocks import pyramid
 from msvae.source import Source
 
@@ -128,3 +130,20 @@ def test_unknown_networks_name_the_nearest() -> None:
 
 def test_pyramid_rounds_up() -> None:
     assert pyramid(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
+
+
+@pytest.mark.parametrize("slow", [torch.float32, torch.bfloat16])
+def test_a_cpu_takes_bf16_only_where_it_is_quicker(slow: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    def product(rows: torch.Tensor, _: torch.Tensor) -> None:
+        time.sleep(0.01 if rows.dtype == slow else 0.001)
+
+    monkeypatch.setattr(torch, "mm", product)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    precision._is_quicker_on_cpu.cache_clear()
+    cpu = torch.device("cpu")
+    assert precision.prefers_bf16(cpu) == (slow == torch.float32)
+    with precision.autocast_for(cpu, "auto"):
+        assert torch.is_autocast_enabled("cpu") == (slow == torch.float32)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert not precision.prefers_bf16(cpu)
+    precision._is_quicker_on_cpu.cache_clear()

@@ -25,7 +25,7 @@ class TrainingConfig(Settings):
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
         ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off. Stages of some
             methods average over twice as many steps.
-        precision: `fp32`, `bf16` or `fp16`; `auto` takes bf16 where the machine computes it natively. What
+        precision: `fp32`, `bf16` or `fp16`; `auto` takes bf16 where the machine is quicker with it. What
             was taken is recorded with the run.
         device: `auto` (the best there is), `cpu`, `cuda` or `mps`.
         gradient_clip: largest gradient norm, or None.

@@ -38,7 +38,7 @@ class Sampling:
         solver: how steps are taken (`msvae.flow.sampler.sample`).
         redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
             images says theirs; the best of the draws is taken.
-        precision: of the renderer, which does nearly all the work: `fp32`, `bf16`, or `auto` for the native one.
+        precision: of the renderer, which does nearly all the work: `fp32`, `bf16`, or `auto` for the quicker one.
 
     Raises:
         ConfigError: for values that the settings of a run could not have.

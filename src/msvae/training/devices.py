@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 
 from msvae.config import TrainingConfig
 from msvae.errors import ConfigError, unknown
-from msvae.networks.precision import native_bf16
+from msvae.networks.precision import prefers_bf16
 
 VARIABLE = "MSVAE_DEVICE"
 
@@ -48,7 +48,7 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # Accelerate takes the current one
     AcceleratorState._reset_state(True)  # global to the process; another run in it may want something else
-    precision = native_precision(config)
+    precision = chosen_precision(config)
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
     if accelerator.num_processes > 1:
         raise ConfigError("Training in several processes is not supported yet; start one.")
@@ -65,8 +65,8 @@ def training_device(config: TrainingConfig) -> torch.device:
     return device_named(config.device, "Setting 'training.device'")
 
 
-def native_precision(config: TrainingConfig) -> str:
-    """The precision to train in: the chosen one, or for `auto` bf16 where the device computes it natively.
+def chosen_precision(config: TrainingConfig) -> str:
+    """The precision to train in: the chosen one, or for `auto` bf16 where the device is quicker with it.
 
     Raises:
         ConfigError: for fp16 on a CPU, or a device that is not there.
@@ -76,4 +76,4 @@ def native_precision(config: TrainingConfig) -> str:
         raise ConfigError("Setting 'training.precision': fp16 needs a CUDA device; use bf16, fp32 or auto.")
     if config.precision != "auto":
         return config.precision
-    return "bf16" if native_bf16(device) else "fp32"
+    return "bf16" if prefers_bf16(device) else "fp32"

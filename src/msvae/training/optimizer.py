@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msvae.networks.precision import native_bf16
+from msvae.networks.precision import prefers_bf16
 
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -86,14 +86,14 @@ class Muon(torch.optim.AdamW):
 def orthogonal(matrices: Tensor) -> Tensor:
     """About U V^T of each matrix U S V^T, (count, high, wide): singular values near 1, the smallest ones below.
 
-    A Newton-Schulz iteration of fifth order, X <- q(X X^T) X with q(G) = a + b G + c G^2, in bf16 where that is native.
-    Elsewhere, where one side is longer than the other, the factors are multiplied first: all are functions of the first
+    A Newton-Schulz iteration of fifth order, X <- q(X X^T) X with q(G) = a + b G + c G^2, in bf16 where the device is
+    quicker with it. Elsewhere, where one side is longer than the other, the factors are multiplied first: all are functions of the first
     G, so that only the short side counts. bf16 is not exact enough for that: G loses its smallest eigenvalues.
     """
     turned = matrices.shape[1] > matrices.shape[2]
     start = matrices.mT if turned else matrices
     start = start / start.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
-    if native_bf16(start.device):
+    if prefers_bf16(start.device):
         found = _iterated(start.bfloat16())
     elif start.shape[2] >= OBLONG * start.shape[1]:
         found = _factor(start @ start.mT) @ start

@@ -16,7 +16,7 @@ from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import Checkpoint, RunFolder
 from msvae.training.content_kind import with_content, with_known_content
-from msvae.training.devices import device_named, kept_random_state, native_precision, training_device
+from msvae.training.devices import chosen_precision, device_named, kept_random_state, training_device
 from msvae.training.loop import fit
 from msvae.training.progress import Display, Quiet, teller
 from msvae.training.renderer_kind import with_known_renderer
@@ -76,7 +76,7 @@ def train_run(
     """
     folder = RunFolder(out)
     _refuse_contradictions(config)
-    training = config.training.model_copy(update={"precision": native_precision(config.training)})
+    training = config.training.model_copy(update={"precision": chosen_precision(config.training)})
     named = config.data if data is None else config.data.model_copy(update={"name": data.name, "options": {}})
     if data is None and names_own_data(named.name):
         named = named.model_copy(update={"name": str(Path(named.name).expanduser().resolve())})
