@@ -87,8 +87,9 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """About U V^T of each matrix U S V^T, (count, high, wide): singular values near 1, the smallest ones below.
 
     A Newton-Schulz iteration of fifth order, X <- q(X X^T) X with q(G) = a + b G + c G^2, in bf16 where the device is
-    quicker with it. Elsewhere, where one side is longer than the other, the factors are multiplied first: all are functions of the first
-    G, so that only the short side counts. bf16 is not exact enough for that: G loses its smallest eigenvalues.
+    quicker with it. Elsewhere, where one side is longer than the other, the factors are multiplied first: all are
+    functions of the first G, so that only the short side counts. bf16 is not exact enough for that: G loses its
+    smallest eigenvalues.
     """
     turned = matrices.shape[1] > matrices.shape[2]
     start = matrices.mT if turned else matrices
