@@ -160,7 +160,7 @@ def main() -> None:
         if not arguments.again and any(_agrees({name: row.get(name) for name in told}, told) for row in rows):
             continue
         if method == "unet":
-            network = training().best_of(steps["training"], data.split("validation"))
+            network = training().best_of(steps["training"], data.split("validation"), progress())
             figures, parameters = judge.network(network), network.parameters()
         else:
             config = flow_config(arguments.data, steps, arguments.seed, settings)

@@ -18,6 +18,7 @@ from msvae.networks.precision import autocast_for
 from msvae.source import Source
 from msvae.training.loop import average_with
 from msvae.training.optimizer import optimizer_of
+from msvae.training.progress import Display, Quiet, tracked
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
 
 VALIDATIONS = 20
@@ -116,11 +117,11 @@ class Training:
         self.step += 1
         return time.perf_counter() - began
 
-    def best_of(self, steps: int, validation: Rows) -> UNet:
+    def best_of(self, steps: int, validation: Rows, display: Display | None = None) -> UNet:
         """Train, and return the average that did best on validation rows, looked at 20 times."""
         best, least = self.network, float("inf")
         every = max(1, steps // VALIDATIONS)
-        while self.step < steps:
+        for _ in tracked(range(self.step, steps), display or Quiet(), "training the U-Net", steps):
             self.advance(steps)
             if self.step % every == 0 or self.step == steps:
                 found = self._validation_loss(validation)
