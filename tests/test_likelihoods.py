@@ -52,3 +52,14 @@ def test_scales_between_sources_of_unequal_size() -> None:
         likelihood_scales(sources, {"smal": 1.0})
     with pytest.raises(ConfigError, match="> 0"):
         likelihood_scales(sources, {"small": 0.0})
+
+
+@pytest.mark.parametrize("name", ["normal", "laplace"])
+def test_saturated_means_have_no_denormal_gradient(name: str) -> None:
+    source = Source("x", (1, 1, 4), likelihood=name)
+    raw = torch.tensor([-95.0, -31.0, 10.0, 95.0]).view(1, 1, 1, 4).requires_grad_()
+    values = torch.full((1, 1, 1, 4), 0.5)
+    LIKELIHOODS[name].log_prob(raw, values, source).sum().backward()
+    assert raw.grad is not None
+    assert (raw.grad.flatten() != 0).tolist() == [False, False, True, False]
+    assert LIKELIHOODS[name].mean(raw.detach(), source).flatten().tolist() == pytest.approx([0, 0, 1, 1], abs=1e-4)
