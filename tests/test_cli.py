@@ -134,11 +134,16 @@ def test_answers_do_not_replace_what_is_given_and_the_spread_of_imputed_rows_is_
     spread = np.load(tmp_path / answer["spread"])
     assert spread["yellow"].std() > 0
     assert not spread["blue"].any()
+    found = json.loads(msvae("data", "check", "f", "--json").stdout)
+    assert set(found["sources"]) == {"blue", "yellow", "green"}  # the images, not their spread
 
 
 def test_catalogue(msvae: Command, tmp_path: Path) -> None:
     assert "mopoe" in json.loads(msvae("methods", "--json").stdout)
     assert "barycenter" in msvae("methods").stdout
+    assert json.loads(msvae("settings", "mmvae+", "--json").stdout)["model.private"]["value"] == 32
+    assert "training.augment.rotate" in msvae("settings", "flow").stdout
+    assert "Did you mean 'flow'" in msvae("settings", "flwo", code=2).stderr
     assert json.loads(msvae("data", "list", "--json").stdout)["data"][0] == "colours"
     assert json.loads(msvae("data", "info", "colours", "--json").stdout)["rows"]["test"] == 359
     msvae("data", "preview", "colours", "-o", "grid.png", "--set", "variants=1", "--set", "pairing=class")

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from msvae import api
-from msvae.config import RunConfig, merged, parse, read_yaml, seconds
+from msvae.config import FlowConfig, RunConfig, merged, parse, read_yaml, seconds
+from msvae.config.base import Settings
+from msvae.config.described import described
 from msvae.errors import ConfigError
 
 
@@ -90,3 +92,10 @@ def test_durations(text: str | float, expected: float) -> None:
 def test_bad_durations(text: str) -> None:
     with pytest.raises(ConfigError, match="Duration"):
         seconds(text)
+
+
+@pytest.mark.parametrize("settings", [RunConfig(), FlowConfig()])
+def test_every_setting_says_what_it_means(settings: Settings) -> None:
+    told = described(settings)
+    assert [one.name for one in told if not one.meaning] == []
+    assert len({one.name for one in told}) == len(told) > 40

@@ -14,7 +14,7 @@ from msvae.errors import CheckpointError, ConfigError
 from msvae.models.alone import SingleVae, alone
 from msvae.questions import Asked, model_of
 from msvae.source import source_named
-from msvae.training.files import write_folder, write_json
+from msvae.training.files import unambiguous, write_folder, write_json
 
 FORMAT_VERSION = 1
 TRACED_ROWS, CHECKED_ROWS = 2, 5
@@ -48,7 +48,7 @@ def export(run: Asked, source: str, out: str | Path) -> Path:
         ConfigError: if the folder exists.
         CheckpointError: if a written program does not answer as the model does, or cannot be made, or the disk is full.
     """
-    folder = Path(out)
+    folder = unambiguous(out)
     if folder.exists():
         raise ConfigError(f"{folder} exists; name a new folder.")
     model = copy.deepcopy(model_of(run)).cpu().eval()

@@ -106,7 +106,7 @@ def fuse(
     run: Asked,
     given: Given,
     weights: Weights | None = None,
-    by: str = "product",
+    by: str | None = None,
     to: str | Sequence[str] | None = None,
 ) -> Images:
     """Images of several sources made into one, by weights.
@@ -116,16 +116,24 @@ def fuse(
             one-hot weight reproduces it.
         by: in image space `mean` or `pyramid` (see `msvae.blending`), answered as `{"fused": images}`; in latent
             space one of the model's `latent_rules` (`product`, `barycenter`, ..), decoded into the sources `to`, all
-            by default.
+            by default. Without a choice it is `product`, or `own` where the model has no such rule.
     """
     model = model_of(run)
+    by = usual_rule(model, "product") if by is None else by
     batch = as_batch(given, model.sources).to("cpu")
     chosen = dict.fromkeys(batch.names, 1.0) if weights is None else weights
     if by in BLENDS:
+        if to is not None:
+            raise ConfigError(f"A blend in image space ({by}) is an image of its own; leave out what is wanted (to).")
         return {"fused": _blended(model, batch, chosen, by)}
     if by not in model.latent_rules:
         raise ConfigError(unknown("fusion rule", by, [*BLENDS, *model.latent_rules]))
     return model.sample(batch, model.wanted(to), weights=chosen, mode="mean", rule=by).to("cpu").values
+
+
+def usual_rule(model: MultiSourceModel, usual: str) -> str:
+    """A latent rule for whoever chooses none: the usual one, or how the model itself fuses."""
+    return usual if usual in model.latent_rules else "own"
 
 
 def blended_source(model: MultiSourceModel, weights: Weights) -> Source:
@@ -181,6 +189,8 @@ def weight_path(names: Sequence[str], steps: int = 9) -> list[dict[str, float]]:
         raise ConfigError(
             f"A path of weights needs two sources or more and a step for each; got {names}, {steps} steps."
         )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"A path of weights passes each source once; got {', '.join(names)}.")
     path = []
     for position in torch.linspace(0, len(names) - 1, steps).tolist():
         path.append({name: max(0.0, 1.0 - abs(position - index)) for index, name in enumerate(names)})

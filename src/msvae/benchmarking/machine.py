@@ -3,6 +3,7 @@
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,15 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+@cache
 def commit() -> str | None:
-    """The commit of the source tree that runs, with `+` behind it where files were changed; None for a package."""
+    """The commit of the source tree that runs, with `+` behind it where files were changed; None for a package.
+
+    As it was when it was first asked for: what runs does not change with what is committed later.
+    """
     here = Path(msvae.__file__).parent
     try:
+        _git(here, "ls-files", "--error-unmatch", "__init__.py")  # a package may lie in another project's folder
         hash_ = _git(here, "rev-parse", "--short=10", "HEAD")
         changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", str(here))
     except (OSError, subprocess.CalledProcessError):

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from msvae.benchmarking.calibration import Calibration, calibrate
-from msvae.benchmarking.machine import circumstances
+from msvae.benchmarking.machine import circumstances, commit
 from msvae.benchmarking.results import Results, Terms, real_ceilings, summary
 from msvae.benchmarking.settings import compared_config
 from msvae.config import SAMPLING_SETTINGS, DataConfig, FlowConfig, RunConfig
-from msvae.data import DataSet, load_data
+from msvae.data import DataSet, load_data, names_own_data
+from msvae.errors import ConfigError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.models import MultiSourceModel, SharedFlow, method_named
 from msvae.models.drawing_flow import Sampling
@@ -45,7 +46,8 @@ class Comparison:
 
     @property
     def extent(self) -> Extent:
-        return Extent(self.terms.test_rows, self.terms.generated_rows, self.terms.photographs)
+        made = max(self.terms.generated_rows, self.terms.photographs)
+        return Extent(self.terms.test_rows, made, self.terms.photographs)
 
     @property
     def table(self) -> Results:
@@ -87,19 +89,26 @@ def compare(
         again: train and test also what is there.
 
     Raises:
-        ConfigError: for an unknown method, before anything is trained, a table of other terms, or a row of other
-            settings.
+        ConfigError: before anything is trained, for an unknown method, one that cannot be used, data that are not a
+            known set, a table of other terms, or a table with rows of other settings.
     """
     display = display or Quiet()
+    commit()  # of the sources that train, whatever is committed meanwhile
+    if names_own_data(comparison.terms.data):
+        raise ConfigError(f"Methods are compared on known sets (msvae data list), not on {comparison.terms.data!r}.")
     for method in methods:
-        method_named(method)
+        if comparison.terms.missing and not method_named(method).partial_rows:
+            raise ConfigError(f"The method {method!r} needs complete rows; leave it out where images are missing.")
     table = comparison.table
-    wanted = [(m, s) for s in seeds for m in methods if again or not table.has(m, s, comparison.settings)]
+    pairs = [(m, s) for s in seeds for m in methods]
+    table.refuse_other_settings(comparison.settings, replaced=pairs if again else ())
+    wanted = [(m, s) for m, s in pairs if again or not table.has(m, s)]
     calibration = Calibration(comparison.calibration)
+    whole = replace(comparison, terms=replace(comparison.terms, missing=0.0))  # what steps are measured on
     for method in dict.fromkeys(method for method, _ in wanted):
         measured = comparison.measured_as(method)
         if measured not in calibration.entries:
-            calibrate(calibration, measured, lambda steps, m=method: _config(comparison, m, steps), display)
+            calibrate(calibration, measured, lambda steps, m=method: _config(whole, m, steps), display)
     if not wanted:
         return table
     data = comparison_data(comparison)

@@ -1,6 +1,6 @@
 """The table of a comparison on disk: one JSON file for a data set, a budget and a share of missing images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,23 +62,27 @@ class Results:
         self.ceilings: dict[str, Any] = dict(content.get("ceilings", {}))
         self.rows: list[dict[str, Any]] = list(content.get("rows", []))
 
-    def has(self, method: str, seed: int, chosen: Mapping[str, Any] | None = None) -> bool:
-        """Whether there is a row.
+    def has(self, method: str, seed: int) -> bool:
+        """Whether there is a row."""
+        return any((row["method"], row["seed"]) == (method, seed) for row in self.rows)
+
+    def refuse_other_settings(self, chosen: Mapping[str, Any], replaced: Sequence[tuple[str, int]] = ()) -> None:
+        """Rows that were made with other settings over the usual ones do not belong into one table.
 
         Args:
-            chosen: settings over the usual ones that it has to have been made with; rows of before these were kept
-                pass.
+            replaced: methods and seeds whose rows will be made anew. Rows of before these settings were kept pass.
 
         Raises:
-            ConfigError: if it was made with others.
+            ConfigError: naming such a row.
         """
-        row = next((row for row in self.rows if (row["method"], row["seed"]) == (method, seed)), None)
-        if row is not None and chosen is not None and row.get("chosen", chosen) != dict(chosen):
-            raise ConfigError(
-                f"{self.path} has {method!r}, seed {seed}, with other settings: {row['chosen'] or 'the usual ones'}, "
-                f"not {dict(chosen) or 'the usual ones'}. Choose another folder, or replace the row (--again)."
-            )
-        return row is not None
+        for row in self.rows:
+            method, seed = row["method"], row["seed"]
+            if (method, seed) not in replaced and row.get("chosen", chosen) != dict(chosen):
+                raise ConfigError(
+                    f"{self.path} has {method!r}, seed {seed}, with other settings: "
+                    f"{row['chosen'] or 'the usual ones'}, not {dict(chosen) or 'the usual ones'}. "
+                    "Choose another folder (--results), or replace the row (--again)."
+                )
 
     def add(self, row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None:
         """Put a row (`method`, `seed` and whatever else) in its place, and the ceilings of real rows beside it."""

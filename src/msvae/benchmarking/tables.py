@@ -117,8 +117,7 @@ def table_section(path: Path) -> str:
     content = read_json(path)
     lines = [f"## {content['title']}", "", content["note"], "", *header(content["columns"])]
     lines += [line([str(cell) for cell in row]) for row in content["table"]]
-    when = content["circumstances"]
-    lines += ["", f"{when['date']}; {_machine(when)}; commit {when['commit']}.", ""]
+    lines += ["", _circumstances(content.get("rows") or [content["circumstances"]]), ""]
     return "\n".join(lines)
 
 

@@ -78,11 +78,13 @@ def fuse(
         list[str] | None, typer.Option("--weight", "-w", metavar="SOURCE=NUMBER", help="Weights; equal without.")
     ] = None,
     by: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--by", help="In image space mean, pyramid; in latent space own, product, barycenter, flow, appearance."
+            "--by",
+            help="In image space mean, pyramid; in latent space own, product, barycenter, and of the flow flow, "
+            "appearance [product; own where a model has no other].",
         ),
-    ] = "product",
+    ] = None,
     to: To = None,
     out: OutFolder = OUT,
     rows: Rows = ":8",
@@ -119,7 +121,12 @@ def interpolate(
         typer.Option("--between", metavar="A,B", help="`rows`, or sources to walk over, such as blue,yellow,green."),
     ] = "rows",
     steps: Annotated[int, typer.Option("--steps", help="Images of one walk, both ends included.")] = 9,
-    by: Annotated[str, typer.Option("--by", help="Fusion rule of a walk between sources.")] = "barycenter",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by", help="Fusion rule of a walk between sources [barycenter; own where a model has no other]."
+        ),
+    ] = None,
     to: To = None,
     out: OutFolder = OUT,
     rows: Rows = ":2",
@@ -146,6 +153,7 @@ def interpolate(
         images = questions.interpolate(opened, first, last, steps, to)
     else:
         names = between.split(",")
+        by = questions.usual_rule(opened.model, "barycenter") if by is None else by
         opened.model.check_rule(by)
         for name in names:
             if name not in batch.names:

@@ -20,7 +20,10 @@ RESULTS, ANCHORS = Path("benchmarks/results"), Path("benchmarks/anchors.json")
 def calibrate(
     data: Data = "polymnist",
     methods: Methods = "all",
-    out: Annotated[Path, typer.Option("--out", "-o", help="The file [RESULTS/calibration-DATA.json].")] = Path(),
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", show_default=False, help="The file [benchmarks/results/calibration-DATA.json]."),
+    ] = Path(),
     set_: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +58,10 @@ def quality(
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds, such as 0,1,2.")] = "0",
     missing: Annotated[float, typer.Option("--missing", min=0, max=0.99, help="Share of training images removed.")] = 0,
     steps_from: Annotated[
-        Path, typer.Option("--steps-from", help="File of measured steps [RESULTS/calibration-DATA.json].")
+        Path,
+        typer.Option(
+            "--steps-from", show_default=False, help="File of measured steps [RESULTS/calibration-DATA.json]."
+        ),
     ] = Path(),
     results: ResultsFolder = RESULTS,
     runs: Annotated[Path, typer.Option("--runs", help="Folder of the trained runs.")] = Path("runs/bench"),

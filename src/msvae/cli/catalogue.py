@@ -181,6 +181,31 @@ def methods(as_json: Json = False) -> None:
         Console().print(methods_table(METHODS))
 
 
+def settings(
+    method: Annotated[str, typer.Argument(help="A method (see `msvae methods`).")] = "mopoe", as_json: Json = False
+) -> None:
+    """All settings of a method by their dotted names: what they are without a choice, and what they mean.
+
+    Examples:
+
+        msvae settings flow
+
+        msvae train colours --method poe --set model.latent=64 --set training.learning_rate=0.001
+    """
+    from rich.console import Console
+
+    from msvae import api
+    from msvae.config.described import described
+    from msvae.reporting.tables import settings_table
+
+    found = described(api.run_config(method=method))
+    if as_json:
+        say("", {one.name: {"value": one.value, "meaning": one.meaning} for one in found}, True)
+    else:
+        Console().print(settings_table(found))
+
+
 def register(app: typer.Typer) -> None:
     app.add_typer(data, name="data", rich_help_panel="What there is")
     app.command(rich_help_panel="What there is")(methods)
+    app.command(rich_help_panel="What there is")(settings)

@@ -50,7 +50,7 @@ def asked(run: Path, given: list[str], rows: str, *, empty: bool = False) -> "tu
     what = f"none of the given sources ({', '.join(paths)}): {', '.join(lost)}"
     if not bool(has_one.any()):
         raise DataError(f"These test rows have {what}. Choose others with --rows.")
-    console().print(f"Left out are test rows with {what}")
+    console().print(f"Left out are test rows with {what}", markup=False, highlight=False, soft_wrap=True)
     return opened, batch.rows(has_one), [label for label in labels if label not in lost]
 
 

@@ -57,6 +57,7 @@ def write_answer(
         shown_above: given images to repeat at the top of the grid.
     """
     from msvae.data.images import write_images
+    from msvae.data.own.folders import SPREAD_FILE
     from msvae.errors import DataError
     from msvae.reporting.grids import contact_sheet
 
@@ -66,7 +67,7 @@ def write_answer(
         raise DataError(f"There is no picture to write: {', '.join(left_out)} are vectors; ask in Python.")
     folders = {(out / source.name).resolve() for source in pictures}
     for path in (Path(text.partition("=")[2]) for text in given if "=" in text):
-        if folders & {path.resolve(), path.resolve().parent}:
+        if (folders | {out.resolve()}) & {path.resolve(), path.resolve().parent}:
             raise DataError(f"--out {out}: answers would replace the given images of {path}. Choose another folder.")
     written: list[str] = []
     for source in pictures:
@@ -81,8 +82,8 @@ def write_answer(
         raise DataError(f"Cannot write {out / 'grid.png'}: {error.strerror or error}.") from None
     told = dict(extra or {})
     if spread:
-        told["spread"] = str(out / "spread.npz")
-        write_arrays(out / "spread.npz", {name: values.numpy() for name, values in spread.items()})
+        told["spread"] = str(out / SPREAD_FILE)
+        write_arrays(out / SPREAD_FILE, {name: values.numpy() for name, values in spread.items()})
     if left_out:
         console().print(f"Left out, since they are vectors: {', '.join(left_out)}")
     say(

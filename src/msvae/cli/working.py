@@ -13,11 +13,15 @@ def train(
     data: Annotated[
         str | None, typer.Argument(help="A set (see `msvae data list`), or a path of your own [colours].")
     ] = None,
-    method: Annotated[str | None, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", "-m", help="A preset (see `msvae methods`) [mopoe].")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run [runs/DATA-METHOD].")] = None,
     budget: Annotated[str | None, typer.Option("--budget", help="Training time: 90s, 10m, 1.5h.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Number of optimiser steps instead.")] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Number of passes over the rows instead.")] = None,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", help="Number of passes over the rows instead [30].")
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of weights, order, noise.")
     ] = None,
@@ -83,7 +87,11 @@ def train(
 def evaluate(
     run: RunPath,
     baseline: Annotated[
-        bool, typer.Option("--baseline/--no-baseline", help="Compare with single-source VAEs of the same budget.")
+        bool,
+        typer.Option(
+            "--baseline/--no-baseline",
+            help="Compare with single-source VAEs, which are trained for as long as the run was.",
+        ),
     ] = True,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of samples [the run's].")

@@ -12,9 +12,11 @@ class TrainingConfig(Settings):
     """How to train. One of `budget`, `steps` and `epochs` sets the length; without any, 30 epochs.
 
     Args:
+        seed: of weights, order, noise and augmentation.
         budget: seconds of optimiser steps; becomes a number of steps, of each stage its own, from the speed of the
             first ones. A run of those numbers is the same run, if the warm-up has at least 30 steps (the speed is
             measured during it).
+        steps, epochs: optimiser steps, and passes over the rows.
         stage_steps: of methods that train in stages: numbers of steps of some of them, whatever the run's length; 0
             leaves a stage out.
         batch_size: rows of one optimiser step.
@@ -23,6 +25,7 @@ class TrainingConfig(Settings):
         optimizer: `muon`: orthogonalised momentum for the weights of ungrouped convolutions and of linear maps that
             have 16 inputs and outputs or more and are not large, AdamW for all others; or `adamw` for all.
         learning_rate, warmup_steps: linear warm-up, then a cosine to 1 % of the rate.
+        weight_decay: share of a weight that a step at rate 1 takes away.
         ema_decay: decay of the averaged weights, which answer all questions; 0 turns averaging off. Stages of some
             methods average over twice as many steps.
         precision: `fp32`, `bf16` or `fp16`; `auto` takes bf16 where the machine is quicker with it. What

@@ -6,7 +6,7 @@ from typing import Any
 
 from msvae.data.base import DataSet, Rows
 from msvae.evaluation.conversion import by_size, conversions, monotonicity
-from msvae.evaluation.extent import Extent
+from msvae.evaluation.extent import Extent, mixed
 from msvae.evaluation.generation import generation
 from msvae.evaluation.photographs import Album
 from msvae.evaluation.probing import probes
@@ -46,8 +46,9 @@ def evaluate_model(
     for part in (model, single):
         if part is not None:
             part.eval()
-    test = data.split("test")
     yardstick = yardstick or make_yardstick(data, extent, verifier_rows, display)
+    data = mixed(data)
+    test = data.split("test")
     album = Album(yardstick.photographs, len(model.sources)) if yardstick.photographs is not None else None
     questions = [
         ("sources", lambda: reconstructions(model, test, single, yardstick, extent, album)),

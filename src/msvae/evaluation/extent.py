@@ -1,12 +1,17 @@
 """How much an evaluation looks at, and how it goes through rows without holding them all."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
+
+from msvae.data import SETS
+from msvae.data.base import DataSet
 
 AT_ONCE = 500  # rows asked of a model at a time: memory does not grow with the number of test rows
 MOST_REAL = 5000  # real images whose features are kept
+RARE = 0.1  # of the images of the source with most: sources with fewer have no part in Fréchet distances
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,19 @@ class Extent:
     def pictures(self) -> int:
         """Images in each of those sets: of conversions and reconstructions there are no more than rows."""
         return self.photographs if self.rows is None else min(self.photographs, self.rows)
+
+
+def mixed(data: DataSet) -> DataSet:
+    """The set with its test rows in a random order, always the same one.
+
+    Files lie sorted, often by class, and of many rows the first ones are looked at. Known sets are mixed already and
+    stay as they are.
+    """
+    if data.name in SETS:
+        return data
+    test = data.split("test")
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    return replace(data, splits={**data.splits, "test": test.take(order)})
 
 
 def parts(index: Tensor) -> Iterator[Tensor]:

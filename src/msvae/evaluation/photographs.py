@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from msvae.data.base import DataSet, Rows
-from msvae.evaluation.extent import parts
+from msvae.evaluation.extent import RARE, parts
 from msvae.metrics.frechet import Moments, frechet_of_moments
 from msvae.metrics.imagenet import (
     HEAD,
@@ -62,7 +62,7 @@ class RealPhotographs:
 def real_photographs(data: DataSet, rows: int, display: Display) -> RealPhotographs:
     """Look at real test and training images, equally many.
 
-    Sources with fewer than two images in either are left out; the others have as many as the one with fewest.
+    Sources with hardly any images in either (`RARE`) are left out; the others have as many as the one with fewest.
 
     Raises:
         ConfigError: if the weights are not installed.
@@ -70,7 +70,8 @@ def real_photographs(data: DataSet, rows: int, display: Display) -> RealPhotogra
     network = load_efficientnet().to(device_named())
     test, train = data.split("test"), data.split("train")
     fewest = {s.name: min(int(part.present[s.name].sum()) for part in (test, train)) for s in data.sources if sees(s)}
-    seen = {s.name: s for s in data.sources if fewest.get(s.name, 0) > 1}
+    least = max([2.0, *(RARE * count for count in fewest.values())])
+    seen = {s.name: s for s in data.sources if fewest.get(s.name, 0) >= least}
     rows = min([rows, *(fewest[name] for name in seen)])
     moments: dict[str, dict[str, ByDepth]] = {"test": {}, "train": {}}
     wanted = [(split, part, source) for split, part in (("test", test), ("train", train)) for source in seen.values()]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msvae.data.base import DataSet, Rows
 from msvae.evaluation.assets import verifier_of
-from msvae.evaluation.extent import MOST_REAL, Extent, parts
+from msvae.evaluation.extent import MOST_REAL, RARE, Extent, mixed, parts
 from msvae.evaluation.photographs import RealPhotographs, real_photographs
 from msvae.evaluation.verifier import Classifier
 from msvae.metrics import Verdict, conditional_coherence, frechet_distance, joint_coherence
@@ -49,11 +49,12 @@ def make_yardstick(
     Raises:
         ConfigError: if ImageNet features are asked for and their weights are not installed.
     """
-    display = display or Quiet()
+    display, data = display or Quiet(), mixed(data)
     test, train = data.split("test"), data.split("train")
     classifiers = _classifiers(data, verifier_rows or train, display)
     real = {name: _look(classifier, test, MOST_REAL) for name, classifier in classifiers.items()}
-    rows = min([extent.generated, *(len(verdict.classes) for verdict in real.values())])
+    counts = [len(verdict.classes) for verdict in real.values()]
+    rows = min([extent.generated, *(count for count in counts if count >= RARE * max(counts))])
     known = {name: _look(classifier, train, rows, shuffled=True) for name, classifier in classifiers.items()}
     return Yardstick(
         classifiers,
@@ -126,8 +127,8 @@ def _ceilings(
 
 
 def equal_frechet(first: Verdict, second: Verdict, rows: int) -> float | None:
-    """The Fréchet distance of the first `rows` images of both, or None where there are fewer than two."""
-    if min(len(first.features), len(second.features)) < 2:
+    """The Fréchet distance of the first `rows` images of both, or None for a source that has fewer real ones."""
+    if len(first.features) < 2 or len(second.features) < max(2, rows):
         return None
     return frechet_distance(first.features[:rows], second.features[:rows])
 

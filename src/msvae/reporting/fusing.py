@@ -18,7 +18,8 @@ CHOSEN_AMONG = 200
 def fusion_section(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
     """Walks and triangles of weights over three images of different things; empty where a model has no shared code."""
     sources = [source for source in sources if source.categories is None]  # class numbers cannot be blended
-    sources = [source for source in sources if source.shape == sources[0].shape][:3]
+    form = [(source.shape, source.value_range) for source in sources]
+    sources = [source for source, its in zip(sources, form, strict=True) if its == form[0]][:3]
     if len(sources) < 2 or "barycenter" not in model.latent_rules:
         return ""
     names = [source.name for source in sources]

@@ -84,6 +84,8 @@ def _cards(run: Run, figures: dict[str, Any] | None) -> str:
         ("optimiser steps", f"{state.step:,}"),
         ("parameters", f"{parameters / 1e6:.2f} M"),
     ]
+    if figures is not None and figures.get("steps", state.step) != state.step:
+        entries.append(("tested at step", f"{figures['steps']:,}; run msvae evaluate again"))
     if figures is None:
         return page.cards(entries)
     best: list[tuple[str, str]] = []

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from msvae.config.described import Described
     from msvae.data.sets import KnownSet
     from msvae.models.published import Method
 
@@ -96,7 +97,7 @@ def summary_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     ceiling = f" (real rows {number(sum(accuracies) / len(accuracies))})" if accuracies else ""
     for size, value in figures["conditional_coherence"].items():
         lines.append((f"coherence from {size} given", number(value) + ceiling))
-    if generation:
+    if "joint_coherence" in generation:
         real = number(ceilings.get("joint_coherence"))
         lines += [
             ("joint coherence, generated", f"{number(generation['joint_coherence'])} (real rows {real})"),
@@ -113,6 +114,14 @@ def summary_lines(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"reconstructions {number(ceilings.get('frechet_reconstruction'), 2)})",
             ),
         ]
+    seen = figures.get("photographs", {})
+    if seen:
+        real = number(seen.get("real_train_test"), 1)
+        conditional = list(seen.get("conditional", {}).values())
+        lines += [
+            (f"{seen['features']}, generated", f"{number(seen.get('unconditional'), 1)} (real train/test {real})")
+        ]
+        lines += [("the same, from all other sources", number(conditional[-1], 1))] if conditional else []
     lines += [(f"linear probe of the code from {subset}", number(value)) for subset, value in figures["probe"].items()]
     lines += [(f"walks of weights, {rule}", _walk(walk)) for rule, walk in figures.get("walks", {}).items()]
     return lines
@@ -143,6 +152,19 @@ def methods_table(methods: Mapping[str, "Method"]) -> Table:
         table.add_row(
             Text(name, style="bold"), Text.assemble(method.summary, "\n", (facts, "dim"), f"\nlimits: {method.limits}")
         )
+    return table
+
+
+def settings_table(settings: Sequence["Described"]) -> Table:
+    """Settings by their dotted names, each with its value and what it means."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for column in range(3):
+        table.add_column(overflow="fold", style="dim" if column == 2 else None)
+    told = ""
+    for setting in settings:
+        meaning = "(with the one above)" if setting.meaning == told else setting.meaning
+        table.add_row(Text(setting.name, style="bold"), Text(str(setting.value)), Text(meaning))
+        told = setting.meaning
     return table
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from msvae.config import RunConfig, parse
 from msvae.errors import CheckpointError, ConfigError
 from msvae.source import Source
-from msvae.training.files import read_json, sha256, write_folder, write_json
+from msvae.training.files import read_json, sha256, unambiguous, write_folder, write_json
 
 FORMAT_VERSION = 2  # in 1 flows had no sampler
 KEPT_CHECKPOINTS = 2
@@ -56,8 +56,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        path = Path(path)
-        self.path = path.resolve() if ".." in path.parts else path  # `new/../old` is `old`, whether `new` exists or not
+        self.path = unambiguous(path)
 
     @property
     def metrics_log(self) -> Path:
@@ -74,7 +73,7 @@ class RunFolder:
         if self.path.exists() and any(self.path.iterdir()):
             if (self.path / "config.json").exists():
                 raise CheckpointError(
-                    f"The folder {self.path} already holds a run. Go on with it by resuming (--resume), "
+                    f"The folder {self.path} already holds a run. Go on with it (msvae train --resume {self.path}), "
                     "or choose another one (--out)."
                 )
             raise CheckpointError(f"The folder {self.path} is not empty and holds no run. Choose another one (--out).")

@@ -70,12 +70,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def unambiguous(path: str | Path) -> Path:
+    """`new/../old` is `old`, whether `new` exists or not."""
+    path = Path(path)
+    return path.resolve() if ".." in path.parts else path
+
+
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Make a folder appear whole: `fill` writes into a temporary one beside it, which is then renamed.
 
     Raises:
         CheckpointError: if it cannot be written; nothing appears then.
     """
+    path = unambiguous(path)
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

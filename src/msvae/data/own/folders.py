@@ -19,6 +19,7 @@ from msvae.data.own.settings import SETTINGS_FILE
 from msvae.errors import DataError
 
 SPECIAL_ARRAYS = ("labels", "split", "rows")
+SPREAD_FILE = "spread.npz"  # that `msvae impute` writes beside its images: no images
 PRESENT = ".present"
 
 
@@ -37,7 +38,11 @@ def folder_origins(root: Path) -> dict[str, Origin]:
             if name in origins:
                 raise DataError(f"{root}: the folders {origins[name].path!r} and {entry.name!r} make the same source.")
             origins[name] = Origin(entry.name)
-    files = sorted(file for file in root.iterdir() if array_format(file.name) and not file.name.startswith("."))
+    files = sorted(
+        file
+        for file in root.iterdir()
+        if array_format(file.name) and not file.name.startswith(".") and file.name != SPREAD_FILE
+    )
     return {**origins, **array_origins(root, files)}
 
 
