@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from conftest import TINY, TINY_TRAINING, Command, tiny_settings
 from msvae.api import run_config
 from msvae.benchmarking import calibration as calibrating
+from msvae.benchmarking import quality
 from msvae.benchmarking.calibration import Calibration, calibrate, calibrate_loop
 from msvae.benchmarking.markdown import by_method
 from msvae.benchmarking.pages import BEGIN, END
@@ -21,7 +23,7 @@ from msvae.benchmarking.quality import Comparison, compare, trained_as
 from msvae.benchmarking.results import Results, Terms, summary
 from msvae.benchmarking.settings import compared_config
 from msvae.benchmarking.speed import random_rows, speed_table, training_step
-from msvae.benchmarking.tables import page
+from msvae.benchmarking.tables import page, table_section
 from msvae.benchmarking.timing import Timing, alternating, operations, peak_of, ratio
 from msvae.config import ModelConfig, parse
 from msvae.data import DataSet, Rows
@@ -339,11 +341,45 @@ def test_rows_of_other_settings_do_not_pass_for_those_asked_for(tmp_path: Path) 
     table = Results(tmp_path / "table.json", TERMS)
     table.add({**_row(0, {}), "chosen": {"model.latent": 8}}, {})
     table.add(_row(1, {}), {})  # of before settings were kept with rows
-    assert table.has("poe", 0, {"model.latent": 8})
-    assert table.has("poe", 1, {"model.latent": 16})
-    assert not table.has("poe", 2, {})
+    assert table.has("poe", 1)
+    assert not table.has("poe", 2)
+    table.refuse_other_settings({"model.latent": 8})
     with pytest.raises(ConfigError, match=r"'model\.latent': 8.* not the usual ones"):
-        table.has("poe", 0, {})
+        table.refuse_other_settings({})
+    table.refuse_other_settings({}, replaced=[("poe", 0)])
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(comparison: Comparison) -> None:
+    partial = replace(comparison, terms=replace(comparison.terms, missing=0.5))
+    with pytest.raises(ConfigError, match="'jmvae' needs complete rows"):
+        compare(partial, ["poe", "jmvae"])
+    with pytest.raises(ConfigError, match=r"on known sets.*my-images/"):
+        compare(replace(comparison, terms=replace(comparison.terms, data="my-images/")), ["poe"])
+    assert not comparison.runs.exists()
+    assert not comparison.results.exists()
+
+
+def test_steps_are_measured_on_complete_rows(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget is the same number of steps, whether images are missing or not."""
+    seen = []
+
+    def measure(calibration: Calibration, name: str, config_of: Callable[..., Any], _: object) -> None:
+        seen.append(config_of({"training": 1}).data.missing)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quality, "calibrate", measure)
+    with pytest.raises(KeyboardInterrupt):
+        compare(replace(comparison, terms=replace(comparison.terms, missing=0.5)), ["mmvae"])
+    assert seen == [0.0]
+
+
+def test_tables_that_are_ready_say_when_each_row_was_made(tmp_path: Path) -> None:
+    when = {"processor": "P", "threads": 2, "torch": "2", "msvae": "0.1.0", "commit": "abc"}
+    rows = [{**when, "date": "2026-01-01 10:00 UTC"}, {**when, "date": "2026-02-03 10:00 UTC", "commit": None}]
+    content = {"title": "t", "note": "n", "columns": ["a"], "table": [["1"], ["2"]], "rows": rows}
+    path = tmp_path / "translation-x.json"
+    path.write_text(json.dumps({**content, "circumstances": rows[1]}))
+    assert "2026-01-01 to 2026-02-03; P, 2 threads, torch 2; commit abc, msvae 0.1.0." in table_section(path)
 
 
 def test_the_command_writes_the_page(msvae: Command, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import torch
 from conftest import random_batch, tiny_model
 from msvae.data import DataSet, complete_rows
 from msvae.evaluation import Extent, evaluate_model, make_yardstick
+from msvae.evaluation.extent import mixed
 from msvae.evaluation.verifier import train_classifier
 from msvae.evaluation.walks import walks
+from msvae.evaluation.yardstick import equal_frechet
 from msvae.metrics import (
     Moments,
     Retrieval,
@@ -27,6 +30,7 @@ from msvae.metrics import (
     retrieval,
     within_class_variance,
 )
+from msvae.reporting.tables import summary_lines
 from msvae.source import Source, SourceBatch
 
 
@@ -94,6 +98,45 @@ def test_evaluation_in_parts_is_that_of_all_rows_at_once(digits: DataSet, monkey
     assert split["conversion"]["blue->green"]["psnr"] == pytest.approx(whole["conversion"]["blue->green"]["psnr"])
     assert split["generation"] == pytest.approx(whole["generation"])
     assert split["ceilings"]["frechet_reconstruction"] == pytest.approx(whole["ceilings"]["frechet_reconstruction"])
+
+
+def test_test_rows_sorted_by_class_are_mixed_and_known_sets_stay(digits: DataSet) -> None:
+    assert mixed(digits) is digits
+    test = digits.split("test")
+    assert test.labels is not None
+    by_class = test.take(test.labels.argsort(stable=True))
+    own = replace(digits, name="mine", splits={**digits.splits, "test": by_class})
+    labels = mixed(own).split("test").labels
+    assert labels is not None
+    assert len(labels[:100].unique()) == 10
+    assert torch.equal(labels.sort().values, test.labels.sort().values)
+    own_again = mixed(own).split("test").batch(slice(0, 5)).values["blue"]
+    assert torch.equal(own_again, mixed(own).split("test").batch(slice(0, 5)).values["blue"])
+
+
+def test_a_rare_source_does_not_shrink_the_sets_of_the_others(digits: DataSet) -> None:
+    test = digits.only(["blue", "green"]).split("test")
+    rare = replace(test, present={**test.present, "green": torch.arange(len(test)) < 3})
+    data = digits.only(["blue", "green"])
+    stick = make_yardstick(replace(data, splits={**data.splits, "test": rare}), Extent(generated=60))
+    assert stick.frechet_rows == 60
+    assert equal_frechet(stick.real["blue"], stick.real["blue"], 60) == pytest.approx(0.0, abs=1e-3)
+    assert equal_frechet(stick.real["blue"], stick.real["green"], 60) is None
+
+
+def test_figures_without_labels_are_shown_with_those_of_photographs() -> None:
+    figures: dict[str, Any] = {
+        "generation": {"rows": 9, "features": "FD", "drawn_from": "prior"},
+        "ceilings": {},
+        "conditional_coherence": {},
+        "probe": {},
+        "photographs": {
+            "features": "FD112", "unconditional": 12.34, "conditional": {"1": 30.0, "2": 20.0}, "real_train_test": 5.0
+        },
+    }  # fmt: skip
+    assert summary_lines(figures) == [
+        ("FD112, generated", "12.3 (real train/test 5.0)"), ("the same, from all other sources", "20.0")
+    ]  # fmt: skip
 
 
 def test_psnr_is_its_formula_and_ssim_is_one_for_equals() -> None:

@@ -94,6 +94,13 @@ def test_fusion_identities(tiny_run: Run, rows: SourceBatch, by: str) -> None:
             torch.testing.assert_close(one_hot[name], alone.values[name])
 
 
+def test_models_without_the_usual_rule_fuse_by_their_own(rows: SourceBatch) -> None:
+    model = tiny_model("single", [msvae.Source(name, (3, 32, 32)) for name in ("blue", "yellow", "green")]).eval()
+    torch.testing.assert_close(msvae.fuse(model, rows)["blue"], msvae.fuse(model, rows, by="own")["blue"])
+    with pytest.raises(ConfigError, match="fusion rule"):
+        msvae.fuse(model, rows, by="product")
+
+
 def test_one_hot_fusion_in_latent_space_is_the_reconstruction(tiny_run: Run, rows: SourceBatch) -> None:
     rebuilt = msvae.reconstruct(tiny_run, rows.select(["yellow"]))["yellow"]
     fused = msvae.fuse(tiny_run, rows, {"yellow": 1.0}, "own", "yellow")["yellow"]
@@ -103,6 +110,8 @@ def test_one_hot_fusion_in_latent_space_is_the_reconstruction(tiny_run: Run, row
 def test_fusion_refuses_what_it_cannot_do(tiny_run: Run, rows: SourceBatch) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'pyramid'"):
         msvae.fuse(tiny_run, rows, by="pyramids")
+    with pytest.raises(ConfigError, match="leave out what is wanted"):
+        msvae.fuse(tiny_run, rows, by="mean", to="green")
     hole = lacking(rows, {"blue": [1]}, 0.0)
     with pytest.raises(SourceError, match="'blue' is absent from some rows"):
         msvae.fuse(tiny_run, hole, by="mean")
@@ -138,6 +147,8 @@ def test_weight_paths_are_one_hot_at_each_source() -> None:
     assert all(sum(weights.values()) == pytest.approx(1.0) for weights in path)
     with pytest.raises(ConfigError):
         msvae.weight_path(["a"], 5)
+    with pytest.raises(ConfigError, match="each source once; got a, b, a"):
+        msvae.weight_path(["a", "b", "a"], 5)
 
 
 def test_generation_is_repeatable(tiny_run: Run) -> None:

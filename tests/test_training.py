@@ -26,7 +26,7 @@ from msvae.posterior import Posterior
 from msvae.source import Source
 from msvae.training import loop
 from msvae.training.checkpoint import RunFolder
-from msvae.training.files import sha256, write_folder, write_json
+from msvae.training.files import sha256, unambiguous, write_folder, write_json
 from msvae.training.run import Run, open_run, resume_run, train_run
 from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate, progress_share
 
@@ -77,6 +77,20 @@ def test_a_stopped_run_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
     steps = [json.loads(line)["step"] for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
     straight = [json.loads(line)["step"] for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()]
     assert steps == straight
+
+
+def test_a_folder_named_by_way_of_another_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "kept").write_text("yes")
+
+    def full(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(CheckpointError):
+        write_folder(tmp_path / "new" / ".." / "old", full)
+    assert (tmp_path / "old" / "kept").read_text() == "yes"
+    assert not (tmp_path / "new").exists()
+    assert unambiguous(tmp_path / "new" / ".." / "old") == tmp_path / "old"
 
 
 def test_a_second_wish_to_stop_is_granted_at_once(

@@ -1,12 +1,13 @@
 """The report's section on fusion: three different things made into one, by weights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from msvae.data import DataSet
 from msvae.models.base import MultiSourceModel
-from msvae.questions import fuse, weight_path
+from msvae.questions import blended_source, fuse, weight_path
 from msvae.reporting import page
 from msvae.reporting.grids import strip, triangle, triangle_weights
 from msvae.source import Source, SourceBatch
@@ -18,16 +19,16 @@ CHOSEN_AMONG = 200
 def fusion_section(model: MultiSourceModel, data: DataSet, sources: Sequence[Source]) -> str:
     """Walks and triangles of weights over three images of different things; empty where a model has no shared code."""
     sources = [source for source in sources if source.categories is None]  # class numbers cannot be blended
-    form = [(source.shape, source.value_range) for source in sources]
-    sources = [source for source, its in zip(sources, form, strict=True) if its == form[0]][:3]
+    sources = [source for source in sources if source.shape == sources[0].shape][:3]
     if len(sources) < 2 or "barycenter" not in model.latent_rules:
         return ""
     names = [source.name for source in sources]
     row = one_thing_each(data, names)
     if row is None:
         return ""
-    given = torch.cat([row.values[name] for name in names])
-    content = [page.labelled_strip(", ".join(names), strip(given, sources[0]))]
+    given = torch.cat([source.normalise(row.values[source.name]) for source in sources])
+    unit = replace(sources[0], value_range=(0.0, 1.0), files=None)  # what sources of any ranges are mixed in
+    content = [page.labelled_strip(", ".join(names), strip(given, unit))]
     path = weight_path(names, PATH_STEPS)
     for rule, label in (("barycenter", "latent, barycenter"), ("product", "latent, product")):
         content.append(f"<h3>Along the weights {' → '.join(names)}: {label}</h3>")
@@ -35,10 +36,10 @@ def fusion_section(model: MultiSourceModel, data: DataSet, sources: Sequence[Sou
         content += [page.labelled_strip(s.name, strip(torch.cat([w[s.name] for w in walk]), s)) for s in sources]
     content.append("<h3>The same in image space, for comparison</h3>")
     for rule, label in (("mean", "weighted mean"), ("pyramid", "pyramid blend")):
-        walk = [fuse(model, row, weights, rule)["fused"] for weights in path]
-        content.append(page.labelled_strip(label, strip(torch.cat(walk), sources[0])))
+        walk = [blended_source(model, w).normalise(fuse(model, row, w, rule)["fused"]) for w in path]
+        content.append(page.labelled_strip(label, strip(torch.cat(walk), unit)))
     if len(sources) == 3:
-        content.append(_triangles(model, row, sources))
+        content.append(_triangles(model, row, sources, unit))
     text = (
         f"Different test rows, one from each source (the most typical of the first {CHOSEN_AMONG}), "
         "made into one by weights that a person turns."
@@ -71,13 +72,15 @@ def _distance_to_class_mean(images: torch.Tensor, kinds: torch.Tensor) -> torch.
     return (images - means[position]).square().flatten(1).mean(dim=1)
 
 
-def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Source]) -> str:
+def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Source], unit: Source) -> str:
+    """Two triangles, in [0, 1]: the code by weights, and the look too; `unit`: what they are drawn as."""
     names = [source.name for source in sources]
     shapes, looks = [], []
     for line in triangle_weights(names):
         answers = [(weights, fuse(model, row, weights, "barycenter", names)) for weights in line]
-        shapes.append([answer[names[0]][0] for _, answer in answers])
-        looks.append([sum(w[name] * answer[name][0] for name in names) for w, answer in answers])
+        seen = [(w, {s.name: s.normalise(answer[s.name])[0] for s in sources}) for w, answer in answers]
+        shapes.append([images[names[0]] for _, images in seen])
+        looks.append([sum(w[name] * images[name] for name in names) for w, images in seen])
     pictures = []
     for lines, caption in (
         (shapes, f"The code by weights, drawn by {names[0]}"),
@@ -85,7 +88,7 @@ def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Sour
     ):
         pictures.append(
             f'<div><h3>{caption}</h3><div class="corners top"><span>{names[0]}</span></div>'
-            f"{page.image(triangle(lines, sources[0]), caption)}"
+            f"{page.image(triangle(lines, unit), caption)}"
             f'<div class="corners"><span>{names[1]}</span><span>{names[2]}</span></div></div>'
         )
     return f'<div class="pair">{"".join(pictures)}</div>'
