@@ -129,7 +129,8 @@ def test_answers_do_not_replace_what_is_given_and_the_spread_of_imputed_rows_is_
     refused = msvae("impute", run, *given, "-o", "e", code=2)
     assert "answers would replace the given images of e/blue" in " ".join(refused.stderr.split())
     assert sorted((tmp_path / "e" / "blue").iterdir())[0].read_bytes() == before
-    refused = msvae("convert", run, "-g", "blue=e/grid.png", "-o", "e", code=2)
+    (tmp_path / "e" / "mine.png").write_bytes(before)
+    refused = msvae("convert", run, "-g", "blue=e/mine.png", "-o", "e", code=2)  # its grid.png lies among them
     assert "answers would replace the given images" in " ".join(refused.stderr.split())
     msvae("convert", run, *given, "-o", "e")  # yellow alone
     answer = json.loads(msvae("impute", run, *given, "-o", "f", "-n", 3, "--json").stdout)

@@ -452,7 +452,7 @@ def test_a_source_wanted_twice_is_answered_once_and_no_codes_are_refused() -> No
     codes = torch.randn(2, model.code_length)
     once, twice = (model.decode(codes, to).values for to in (["blue"], ["blue", "blue"]))
     torch.testing.assert_close(once, twice)
-    with pytest.raises(SourceError, match="rows 1 or more"):
+    with pytest.raises(SourceError, match="one row or more"):
         model.decode(codes[:0])
 
 

@@ -67,7 +67,8 @@ def write_answer(
         raise DataError(f"There is no picture to write: {', '.join(left_out)} are vectors; ask in Python.")
     folders = {(out / source.name).resolve() for source in pictures}
     for path in (Path(text.partition("=")[2]) for text in given if "=" in text):
-        if (folders | {out.resolve()}) & {path.resolve(), path.resolve().parent}:
+        beside_grid = out.resolve() == (path.resolve().parent if path.is_file() else path.resolve())
+        if beside_grid or folders & {path.resolve(), path.resolve().parent}:
             raise DataError(f"--out {out}: answers would replace the given images of {path}. Choose another folder.")
     written: list[str] = []
     for source in pictures:

@@ -11,6 +11,7 @@ from msvae.data.base import DataSet
 
 AT_ONCE = 500  # rows asked of a model at a time: memory does not grow with the number of test rows
 MOST_REAL = 5000  # real images whose features are kept
+MIXED_SEED = 1
 RARE = 0.1  # of the images of the source with most: sources with fewer have no part in Fréchet distances
 
 
@@ -44,7 +45,7 @@ def mixed(data: DataSet) -> DataSet:
     if data.name in SETS:
         return data
     test = data.split("test")
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(MIXED_SEED))
     return replace(data, splits={**data.splits, "test": test.take(order)})
 
 

@@ -130,8 +130,10 @@ class MultiSourceModel(nn.Module):
         Raises:
             SourceError: for another shape than (rows, length), or no rows.
         """
-        if code.dim() != 2 or code.shape[1] != length or not len(code):
-            raise SourceError(f"Codes: expected (rows, {length}), rows 1 or more, got {tuple(code.shape)}.")
+        if code.dim() != 2 or code.shape[1] != length:
+            raise SourceError(f"Codes: expected (rows, {length}), got {tuple(code.shape)}.")
+        if not len(code):
+            raise SourceError("Codes: expected those of one row or more, got none.")
         return code.to(self.device)
 
     def features(self, batch: SourceBatch) -> Features:
