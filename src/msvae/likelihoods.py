@@ -37,8 +37,8 @@ class Likelihood(Protocol):
 
 
 def _within_range(raw: Tensor) -> Tensor:
-    """sigmoid(raw). Far out, where it is 0 or 1 all the same, without a gradient: it would be a denormal number, and
-    CPUs that take long for those took 2.5 times as long for a step on images with black borders."""
+    """sigmoid(raw). Far out, where it is 0 or 1 all the same, without a gradient: it would be a denormal number, and a
+    CPU that is slow with those took twice as long for a step on images with black borders."""
     return torch.sigmoid(raw.clamp(-SATURATED, SATURATED))
 
 
