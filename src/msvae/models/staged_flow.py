@@ -61,7 +61,7 @@ class StagedFlow(FlowParts):
                 self.shares[name],
                 0 if left_out.get(name) else None,
                 rows[name],
-                LEAST_STANDARDISED if name == "sources" else 1,
+                least_rows=LEAST_STANDARDISED if name == "sources" else 1,
                 rate=rates[name],
                 memory=1.0 if name in ("sources", "code") else 2.0,
                 gate=gates[name],
