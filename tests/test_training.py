@@ -493,6 +493,7 @@ def test_the_budget_meter_divides_what_is_left_by_the_mean_step() -> None:
     assert answers[:24] == [None] * 24
     assert answers[24] == 7 + 25 + int((1000 - 100 - 50) / 2)
     assert BudgetMeter(1.0).add(0.9) == 1
+    assert [BudgetMeter(1.0, least=least).add(0.9) for least in (0, 40)] == [1, 40]
 
 
 def test_seeds_of_different_purposes_differ() -> None:

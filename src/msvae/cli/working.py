@@ -154,8 +154,13 @@ def report(
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("runs/demo"),
     budget: Annotated[
-        str, typer.Option("--budget", help="Training time of the joint model; the baseline takes the same again.")
-    ] = "17s",
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Training time of the joint model; the baseline takes the same again.",
+            show_default="17s, longer where these are too few steps",
+        ),
+    ] = None,
     method: Annotated[str, typer.Option("--method", "-m", help="A preset (see `msvae methods`).")] = "poe",
     seed: Seed = 0,
     flow: Annotated[

@@ -16,6 +16,7 @@ class TrainingConfig(Settings):
         budget: seconds of optimiser steps; becomes a number of steps, of each stage its own, from the speed of the
             first ones. A run of those numbers is the same run, if the warm-up has at least 30 steps (the speed is
             measured during it).
+        least_steps: of a budget: so many steps are taken however slow the machine is; stages share them as they do time.
         steps, epochs: optimiser steps, and passes over the rows.
         stage_steps: of methods that train in stages: numbers of steps of some of them, whatever the run's length; 0
             leaves a stage out.
@@ -40,6 +41,7 @@ class TrainingConfig(Settings):
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     budget: float | None = Field(default=None, gt=0)
+    least_steps: int = Field(default=0, ge=0)
     steps: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0)
     stage_steps: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)

@@ -34,7 +34,7 @@ class StagePlan:
             for stage in stages  # what a model leaves out stays out
         )
         planned = _planned_steps(config, rows)
-        free = sum(stage.share for stage in self.stages if stage.steps is None)
+        self.shared = free = sum(stage.share for stage in self.stages if stage.steps is None)
         for stage in self.stages:
             if stage.steps is not None:
                 self.lengths[stage.name] = stage.steps
@@ -66,7 +66,8 @@ class StagePlan:
         assert self.config.budget is not None
         free = [stage for stage in self.left() if stage.steps is None]
         budget = (self.config.budget - self.began) * free[0].share / sum(stage.share for stage in free)
-        return BudgetMeter(budget, step - self.first_step, seconds - self.began, self.config.warmup_steps - 10)
+        least = round(self.config.least_steps * free[0].share / self.shared)
+        return BudgetMeter(budget, step - self.first_step, seconds - self.began, self.config.warmup_steps - 10, least)
 
     def finish(self, stage: Stage, seconds: float) -> None:
         """The stage has taken its steps; the next one begins."""

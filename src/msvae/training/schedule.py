@@ -103,10 +103,11 @@ class BudgetMeter:
         step, spent: steps and seconds that were taken before, by a run stopped while it was measuring.
         count: steps that are measured, at least 20; the very first ones, which allocate and compile, do not count.
             Measuring ends early once it has taken 30 % of the budget.
+        least: steps that are taken however slow they are.
     """
 
-    def __init__(self, budget: float, step: int = 0, spent: float = 0.0, count: int = 90) -> None:
-        self.budget, self.step, self.spent = budget, step, spent
+    def __init__(self, budget: float, step: int = 0, spent: float = 0.0, count: int = 90, least: int = 0) -> None:
+        self.budget, self.step, self.spent, self.least = budget, step, spent, least
         self.count = max(20, count)
         self._times: list[float] = []
 
@@ -118,4 +119,5 @@ class BudgetMeter:
             return None
         counted = self._times[SKIPPED_STEPS:] or self._times
         per_step = sum(counted) / len(counted)
-        return self.step + len(self._times) + int(max(0.0, self.budget - spent) / per_step)
+        steps = self.step + len(self._times) + int(max(0.0, self.budget - spent) / per_step)
+        return max(steps, self.least)
