@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import msvae
 from conftest import TINY_TRAINING, random_batch, tiny_model, tiny_settings
@@ -90,6 +91,38 @@ def test_images_of_other_precision_stand_beside_rows_without_any() -> None:
     values = {name: images.double() for name, images in batch.values.items()}
     found = model.sample(SourceBatch(values, dict.fromkeys(NAMES, half)), mode="mean").values
     assert all(bool(torch.isfinite(found[name]).all()) for name in NAMES)
+
+
+def test_the_alignment_is_told_whether_the_code_says_more_than_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = aligned()
+    batch = random_batch(model, rows=64)
+    told = []
+    monkeypatch.setattr(model.alignment, "loss", lambda *asked: told.append(asked) or torch.zeros(()))
+    model.enter_stage("alignment")
+    model.loss(batch, generator())
+    ((_, given, code, expected, _),) = told
+    with torch.no_grad():
+        pooled = model._whole(model.content.evidence(batch).restricted(given))
+    is_pooled = (code - pooled).abs().amax(dim=(1, 2)) < 1e-6
+    assert 10 < expected.sum() < 54
+    assert torch.equal(is_pooled & expected, expected)
+    assert not bool((is_pooled & ~expected & (given.sum(dim=0) == 1)).any())  # they know of both other sources
+    shown: list[Tensor] = []
+    monkeypatch.setattr(model.alignment, "images", lambda *asked: shown.append(asked[2]) or batch.values["b"])
+    for mode in ("mean", "sample"):
+        model.sample(batch.select(["a"]), ["b"], mode=mode, generator=generator())
+    assert [bool(flags.all()) for flags in shown] == [True, False]
+    assert [bool(flags.any()) for flags in shown] == [True, False]
+
+
+def test_what_the_alignment_is_told_changes_its_images() -> None:
+    model = aligned()
+    batch = random_batch(model)
+    code = model._slots(model.encode(batch).mean)
+    with torch.no_grad():
+        maps = model.alignment.read(batch.values, torch.ones(3, 5, dtype=torch.bool))
+        one, other = (model.alignment.images(maps, code, torch.full((5,), flag), "b") for flag in (True, False))
+    assert (one - other).abs().amax(dim=(1, 2, 3)).min() > 0
 
 
 def test_from_nothing_the_others_are_drawn_on_the_first() -> None:

@@ -23,7 +23,7 @@ from translation.unet import Training
 
 from msvae.api import run_config
 from msvae.benchmarking.calibration import Calibration, calibrate, calibrate_loop
-from msvae.benchmarking.machine import circumstances
+from msvae.benchmarking.machine import circumstances, commit
 from msvae.benchmarking.quality import trained_as
 from msvae.cli.options import parse_settings
 from msvae.cli.output import progress
@@ -118,6 +118,7 @@ def options() -> argparse.Namespace:
 
 def main() -> None:
     arguments = options()
+    commit()  # asked for before anything is trained: of these sources, whatever is committed meanwhile
     given, wanted, methods = arguments.given, arguments.wanted, arguments.methods
     budget = seconds(arguments.budget)
     settings = parse_settings(arguments.set)
@@ -152,7 +153,8 @@ def main() -> None:
     judge = Judge(data, given, wanted)
     content.setdefault("real", {})[f"{given}->{wanted}"] = judge.real()
     for method in methods:
-        steps = calibration.steps(unet if method == "unet" else "flow", budget)
+        shares = {} if method == "unet" else model["flow"]["shares"]
+        steps = calibration.steps(unet if method == "unet" else "flow", budget, shares)
         key = {"method": shown_as[method], "direction": f"{given}->{wanted}", "seed": arguments.seed}
         training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})
         facts = {"stages": steps, "settings": {"model": model[method], "training": training_settings}}

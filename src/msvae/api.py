@@ -282,9 +282,7 @@ def demo(
     beside = _whatever_the_gates_say(
         folder,
         display,
-        lambda: train(
-            "colours", "flow", out=folder, budget=FLOW_TIME * length, settings=settings, display=display
-        ),
+        lambda: train("colours", "flow", out=folder, budget=FLOW_TIME * length, settings=settings, display=display),
     )
     figures = {**figures, "flow": evaluate(beside, generated=DEMO_GENERATED, yardstick=yardstick, display=display)}
     path = report(run, beside=beside, display=display)

@@ -93,7 +93,6 @@ def compare(
             known set, a table of other terms, or a table with rows of other settings.
     """
     display = display or Quiet()
-    commit()  # of the sources that train, whatever is committed meanwhile
     if names_own_data(comparison.terms.data):
         raise ConfigError(f"Methods are compared on known sets (msvae data list), not on {comparison.terms.data!r}.")
     for method in methods:
@@ -152,6 +151,7 @@ def facts_of(run: Run, steps: Mapping[str, int], data: DataSet) -> dict[str, Any
 
 def comparison_data(comparison: Comparison) -> DataSet:
     """The rows that all methods are trained and tested on."""
+    commit()  # asked for before anything is trained: of these sources, whatever is committed meanwhile
     return load_data(_data_config(comparison))
 
 

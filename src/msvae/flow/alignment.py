@@ -21,7 +21,8 @@ class Alignment(nn.Module):
     A code of a few tokens says what is where, not each line; what is seen in other sources is kept by the skips of a
     U-Net instead. Its inputs are any sources: each is read by its own encoder, and at each size and cell the maps are
     mixed with softmax(logit_m + log a_m) over the sources that are there (compare U-HVED: Dorent et al. 2019, arXiv
-    1907.11150). The code says what the given sources leave open, the same for all that is drawn.
+    1907.11150). The code says what the given sources leave open, the same for all that is drawn. It comes with whether
+    it is only what these sources let expect, which is no news, or says more than they do.
 
     Args:
         width: channels of the largest maps.
@@ -53,7 +54,7 @@ class Alignment(nn.Module):
         for group in source_groups(sources, shared_trunk, alone):
             trunk, conditions = f"of_{group[0].name}", len(group) if len(group) > 1 else 0
             self.readers[trunk] = MapReader(group[0], width, conditions)
-            self.drawers[trunk] = MapDrawer(group[0], width, size, conditions)
+            self.drawers[trunk] = MapDrawer(group[0], width, size + 1, conditions)
             self.place |= {s.name: (trunk, index if conditions else None) for index, s in enumerate(group)}
         lay_out(self)
 
@@ -94,15 +95,18 @@ class Alignment(nn.Module):
         self,
         maps: Sequence[Tensor],
         code: Float[Tensor, "rows slots size"],
+        expected: Bool[Tensor, " rows"],
         wanted: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """The likelihoods' raw parameters of each wanted source, for the rows in which it is wanted.
 
         Args:
             maps: of `read`.
+            expected: rows whose code is what the given sources pool to.
             wanted: `{source: numbers of rows}`.
         """
-        tokens = code.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        tokens = torch.cat([code, expected[:, None, None].expand(*code.shape[:2], 1).to(code.dtype)], dim=2)
+        tokens = tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         answers: dict[str, Tensor] = {}
         for trunk, names in by_trunk(self.place, wanted).items():
             index = torch.cat([wanted[name] for name in names])
@@ -113,10 +117,14 @@ class Alignment(nn.Module):
         return answers
 
     def images(
-        self, maps: Sequence[Tensor], code: Float[Tensor, "rows slots size"], name: str
+        self,
+        maps: Sequence[Tensor],
+        code: Float[Tensor, "rows slots size"],
+        expected: Bool[Tensor, " rows"],
+        name: str,
     ) -> Float[Tensor, "rows channels height width"]:
         """Expected images of one source for all rows, in its value range."""
-        raw = self.draw(maps, code, {name: torch.arange(len(code), device=code.device)})[name]
+        raw = self.draw(maps, code, expected, {name: torch.arange(len(code), device=code.device)})[name]
         source = self.sources[name]
         return source.denormalise(likelihood_of(source).mean(raw, source))
 
@@ -125,10 +133,11 @@ class Alignment(nn.Module):
         images: Mapping[str, Tensor],
         given: Bool[Tensor, "sources rows"],
         code: Float[Tensor, "rows slots size"],
+        expected: Bool[Tensor, " rows"],
         wanted: Mapping[str, Tensor],
     ) -> Float[Tensor, ""]:
         """-log p(x_n | x_S, w) in nats for each number of an image, mean over the wanted ones."""
-        raw = self.draw(self.read(images, given), code, wanted)
+        raw = self.draw(self.read(images, given), code, expected, wanted)
         total = code.new_zeros(())
         for name, found in raw.items():
             source = self.sources[name]

@@ -84,7 +84,7 @@ class AlignedFlow(SharedFlow):
             pooled, whole = (self._whole(evidence.restricted(part)) for part in (given, ~target))
         expected = torch.rand(len(batch), generator=generator, device=self.device) < EXPECTED
         code = torch.where(expected[:, None, None], pooled, whole)
-        return self.alignment.loss(batch.values, given & target.any(dim=0), code, wanted)
+        return self.alignment.loss(batch.values, given & target.any(dim=0), code, expected, wanted)
 
     def _asked(
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
@@ -159,7 +159,7 @@ class AlignedFlow(SharedFlow):
             turned = (on_others & (shares[index] < 1.0)).nonzero().squeeze(1)
             if len(turned):
                 there = {other: values[turned] for other, values in seen.items()}
-                drawn = self._aligned(name, there, others[:, turned], log_weights[:, turned], codes[turned])
+                drawn = self._aligned(name, there, others[:, turned], log_weights[:, turned], codes[turned], mode)
                 drawn = self._mixed(name, drawn, latents[turned], shares[index, turned])
                 image = image.index_copy(0, turned, drawn)
             if mode == "sample":
@@ -186,13 +186,15 @@ class AlignedFlow(SharedFlow):
         present: Bool[Tensor, "sources rows"],
         log_weights: Float[Tensor, "sources rows"],
         codes: Float[Tensor, "rows latent"],
+        mode: Mode,
     ) -> Tensor:
         """The source as drawn on what is seen of others, a few rows at a time."""
+        expected = torch.full((len(codes),), mode == "mean", device=self.device)
         found = []
         for rows in torch.arange(len(codes), device=self.device).split(rows_at_once(self.sources)):
             images = {other: values[rows] for other, values in seen.items()}
             maps = self.alignment.read(images, present[:, rows], log_weights[:, rows])
-            found.append(self.alignment.images(maps, self._slots(codes[rows]), name))
+            found.append(self.alignment.images(maps, self._slots(codes[rows]), expected[rows], name))
         return torch.cat(found)
 
     def _mixed(self, name: str, drawn: Tensor, own: Tensor, share: Float[Tensor, " rows"]) -> Tensor:

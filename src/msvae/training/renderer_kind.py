@@ -1,18 +1,14 @@
-"""Which renderer a flow of class-like content has, and how much of the budget, where the settings leave it to that."""
-
-from typing import Any
+"""Which renderer a flow of class-like content has, where the settings leave it to the budget."""
 
 from msvae.config import FlowConfig, ModelConfig, RunConfig, parse
 from msvae.training.progress import Display
 
 LEAST_BUDGET = 600.0  # seconds: from here on tokens were measured to be better (docs/flow-measured.md)
 CHOICES = frozenset({"patch", "renderer_width"})  # settings of whoever has made up their mind
-LONG_BUDGET = 1800.0  # seconds: from here on the stages before the renderer have more than enough at 10 minutes
-LONG_SHARES = {"sources": 0.16, "code": 0.10, "converter": 0.04, "renderer": 0.70}
 
 
-def renderer_of(model: FlowConfig | ModelConfig, budget: float | None) -> dict[str, Any]:
-    """What a budget (seconds) changes in the settings of a flow: its renderer, and with long ones shares of the stages.
+def renderer_of(model: FlowConfig | ModelConfig, budget: float | None) -> dict[str, int]:
+    """What a budget (seconds) changes in the settings of a flow.
 
     Nothing where `model.patch` or the renderer's width was chosen, where content has tokens anyway, and where sources
     are added to a trained model.
@@ -20,10 +16,7 @@ def renderer_of(model: FlowConfig | ModelConfig, budget: float | None) -> dict[s
     if not isinstance(model, FlowConfig) or budget is None or budget < LEAST_BUDGET:
         return {}
     decided = model.patch is not None or model.extends is not None or CHOICES & model.model_fields_set
-    if decided:
-        return {}
-    is_long = budget >= LONG_BUDGET and not model.shares
-    return {"patch": 1, "shares": LONG_SHARES} if is_long else {"patch": 1}
+    return {} if decided else {"patch": 1}
 
 
 def with_known_renderer(config: RunConfig, display: Display) -> RunConfig:
@@ -33,6 +26,5 @@ def with_known_renderer(config: RunConfig, display: Display) -> RunConfig:
     if not renderer:
         return config
     assert isinstance(model, FlowConfig)
-    told = " ".join(f"model.{name}={value}" for name, value in renderer.items())
-    display.note(f"A budget of {LEAST_BUDGET / 60:g} minutes or more: {told}.")
+    display.note(f"Budgets of {LEAST_BUDGET / 60:g} minutes or more draw with tokens: model.patch=1.")
     return config.model_copy(update={"model": parse(FlowConfig, {**model.chosen, **renderer})})
