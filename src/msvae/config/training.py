@@ -16,7 +16,7 @@ class TrainingConfig(Settings):
         budget: seconds of optimiser steps; becomes a number of steps, of each stage its own, from the speed of the
             first ones. A run of those numbers is the same run, if the warm-up has at least 30 steps (the speed is
             measured during it).
-        least_steps: of a budget: so many steps are taken however slow the machine is; stages share them as they do time.
+        least_steps: of a budget: so many steps are taken however slow the machine is, shared by stages as time is.
         steps, epochs: optimiser steps, and passes over the rows.
         stage_steps: of methods that train in stages: numbers of steps of some of them, whatever the run's length; 0
             leaves a stage out.
