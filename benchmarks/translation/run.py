@@ -29,6 +29,7 @@ from msvae.cli.options import parse_settings
 from msvae.cli.output import progress
 from msvae.config import RunConfig, seconds
 from msvae.data import load_data
+from msvae.models.aligned_flow import shares_of
 from msvae.reporting.tables import number
 from msvae.training.files import read_json, write_json
 
@@ -153,7 +154,7 @@ def main() -> None:
     judge = Judge(data, given, wanted)
     content.setdefault("real", {})[f"{given}->{wanted}"] = judge.real()
     for method in methods:
-        shares = {} if method == "unet" else model["flow"]["shares"]
+        shares = {} if method == "unet" else shares_of(shape.model)
         steps = calibration.steps(unet if method == "unet" else "flow", budget, shares)
         key = {"method": shown_as[method], "direction": f"{given}->{wanted}", "seed": arguments.seed}
         training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})

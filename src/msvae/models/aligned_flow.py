@@ -29,6 +29,12 @@ SINGLE = 0.5  # share of training rows with one given source, beside those where
 #: time many small steps learn far more than few large ones.
 PIXELS_AT_ONCE, FEWEST_ROWS, MOST_ROWS, OF_ROWS = 32_768, 8, 32, 128
 SHARES = {"sources": 0.15, "code": 0.1, "converter": 0.06, "renderer": 0.15, "alignment": 0.54}
+FAVOURED_SHARES = {"sources": 0.08, "code": 0.06, "converter": 0.05, "renderer": 0.06, "alignment": 0.75}
+
+
+def shares_of(config: FlowConfig) -> dict[str, float]:
+    """Of the budget, by stage: the last one has more where some directions matter more than what else there is."""
+    return {**(FAVOURED_SHARES if config.favoured else SHARES), **config.shares}
 
 
 class AlignedFlow(SharedFlow):
@@ -55,7 +61,7 @@ class AlignedFlow(SharedFlow):
 
     @property
     def shares(self) -> dict[str, float]:
-        return {**SHARES, **self.config.shares}
+        return shares_of(self.config)
 
     def stage_rows(self, name: str, rows: RowSource) -> RowSource:
         """The last stage looks at images."""
