@@ -26,7 +26,7 @@ from msvae.posterior import Posterior
 from msvae.source import Source
 from msvae.training import loop
 from msvae.training.checkpoint import RunFolder
-from msvae.training.files import sha256, unambiguous, write_folder, write_json
+from msvae.training.files import refuse_unwritable, sha256, unambiguous, write_folder, write_json
 from msvae.training.run import Run, open_run, resume_run, train_run
 from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate, progress_share
 
@@ -184,6 +184,15 @@ def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path: Path, monkeyp
         write_folder(tmp_path / "step", lambda folder: write_json(folder / "file", {"now": 2}))
     assert [path.name for path in tmp_path.iterdir()] == ["step"]
     assert '"now": 1' in (tmp_path / "step" / "file").read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_long_work(tmp_path: Path) -> None:
+    refuse_unwritable(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "missing"):
+        with pytest.raises(CheckpointError, match=f"Cannot write into {place}"):
+            refuse_unwritable(place)
 
 
 def test_a_budget_is_kept_roughly(tmp_path: Path) -> None:

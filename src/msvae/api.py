@@ -14,7 +14,7 @@ from msvae.models import METHODS, Method, method_named, with_method
 from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
-from msvae.training.files import write_json
+from msvae.training.files import refuse_unwritable, write_json
 from msvae.training.progress import Display, Quiet
 from msvae.training.run import Run, open_run, resume_run, train_run
 
@@ -153,8 +153,12 @@ def evaluate(
             0 leaves these out. They need the extra `msvae[metrics]`.
         generated: rows made from nothing; at least as many as `photographs`.
         yardstick: the judges of another run on the same rows (`make_yardstick`), which need not be trained again then.
+
+    Raises:
+        CheckpointError: before anything is looked at, if the run's folder cannot be written to.
     """
     opened = run if isinstance(run, Run) else open_run(run, networks=networks)
+    refuse_unwritable(opened.folder.path)
     state = opened.folder.state()
     single = None
     if baseline and isinstance(opened.config.model, ModelConfig) and opened.config.model.method != "single":

@@ -89,9 +89,7 @@ class DrawingFlow(StagedFlow):
     def _measure_guidance(self) -> None:
         """So that few images of rows from nothing say their codes badly."""
         generator = torch.Generator(self.device).manual_seed(0)
-        values = max(self.autoencoders.networks.size(name) for name in self.source_names)
-        rows = min(MEASURED_ROWS, max(MEASURED_LEAST_ROWS, MEASURED_VALUES // values))
-        parts = self.draw(rows, generator).tensor_split(len(self.source_names))  # one source of a row
+        parts = self.draw(self._measured_rows, generator).tensor_split(len(self.source_names))  # one source of a row
         codes = dict(zip(self.source_names, parts, strict=True))
         again = self.sampling.redraws > 0 and self.sampling.doubted >= QUARTILE
 
@@ -104,6 +102,11 @@ class DrawingFlow(StagedFlow):
             return float(torch.cat(below).float().mean())
 
         self.measured_guidance.fill_(enough_guidance(below_quartile, FEW if again else QUARTILE))
+
+    @property
+    def _measured_rows(self) -> int:
+        values = max(self.autoencoders.networks.size(name) for name in self.source_names)
+        return min(MEASURED_ROWS, max(MEASURED_LEAST_ROWS, MEASURED_VALUES // values))
 
     def _draw(self, velocity: flow.Velocity, rows: int, generator: Generator | None) -> Float[Tensor, "rows latent"]:
         return self._drawn_by_flow(velocity, rows, self.sampling.code_steps, generator, self.sampling.solver).flatten(1)

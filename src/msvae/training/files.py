@@ -70,6 +70,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Ask before long work, whose result belongs into this folder.
+
+    Raises:
+        CheckpointError: if nothing can be written there.
+    """
+    try:
+        (folder / ".writable.part").touch()
+        (folder / ".writable.part").unlink()
+    except OSError as error:
+        raise CheckpointError(f"Cannot write into {folder}: {error.strerror or error}.") from None
+
+
 def unambiguous(path: str | Path) -> Path:
     """`new/../old` is `old`, whether `new` exists or not."""
     path = Path(path)
