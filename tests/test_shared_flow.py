@@ -22,6 +22,7 @@ from msvae.errors import ConfigError, GateError, Interrupted, SourceError
 from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.flow.autoencoders import Standardiser
 from msvae.flow.coded import CodeEvidence
+from msvae.flow.sampler import sample
 from msvae.models import SharedFlow, build_model
 from msvae.models.base import Loss
 from msvae.models.stages import RowSource, Stage
@@ -772,10 +773,28 @@ def test_every_second_step_takes_what_the_code_adds_from_the_one_before() -> Non
     guided = model.renderer.guided("blue", code, 3.0)
     added = torch.zeros(())
     for number, state in enumerate(states):
-        times = torch.full((4,), 0.25 * number)
+        times = torch.full((4,), 0.25 * (number + 1))
         if number != 1:
             added = given(state, times) - free(state, times)
         torch.testing.assert_close(guided(state, times), given(state, times) + 2.0 * added)
+
+
+def test_noise_says_nothing_where_the_path_begins() -> None:
+    """The field at t = 0 is the mean less the noise; four guided steps are five evaluations, one row more."""
+    model = tiny_model("flow").eval()
+    code, noise = torch.randn(4, 1, model.content.size), torch.randn(4, model.autoencoders.networks.size("blue"))
+    unknown, start = torch.zeros(4, dtype=torch.bool), torch.zeros(4)
+    mean, free = model.renderer.mean("blue", code), model.renderer.mean("blue", code, unknown)
+    torch.testing.assert_close(free, free[:1].expand_as(free))
+    torch.testing.assert_close(model.renderer.guided("blue", code, 1.0)(noise, start), mean - noise)
+    torch.testing.assert_close(
+        model.renderer.guided("blue", code, 3.0)(noise, start), free + 3.0 * (mean - free) - noise
+    )
+    evaluated = []
+    model.renderer.field.register_forward_pre_hook(lambda _, asked: evaluated.append(len(asked[1])))
+    for guidance in (1.0, 3.0):
+        sample(model.renderer.guided("blue", code, guidance), noise, 4, solver="adams")
+    assert evaluated == [4, 4, 4, 4, *(4, 1, 4, 8, 4)]
 
 
 def test_what_is_drawn_has_grain_and_what_is_kept_has_none() -> None:

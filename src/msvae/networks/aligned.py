@@ -18,7 +18,7 @@ class MapReader(nn.Module):
     """Image -> maps of four sizes, each with one channel more: how much its cells count beside other sources'.
 
     The first map is as large as the image and thin: half of its channels hold the pixels by a linear map, so that they
-    need not be learned to be kept, half what is seen around each pixel. The costly convolutions begin at half the size.
+    need not be learned to be kept, half what is seen around each pixel. The wide convolutions begin at half the size.
     """
 
     def __init__(self, source: Source, width: int, conditions: int = 0) -> None:
@@ -26,7 +26,9 @@ class MapReader(nn.Module):
         self.padding = (0, -source.shape[2] % 2, 0, -source.shape[1] % 2)
         inputs, detail = input_channels(source), details(width)
         self.pixels = nn.Conv2d(inputs, detail, 1)
-        self.around = ConvBlock(inputs, detail, conditions=conditions, normed=True)
+        self.around = nn.ModuleList(
+            ConvBlock(before, detail, conditions=conditions, normed=True) for before in (inputs, detail)
+        )
         self.stem = nn.Conv2d(4 * inputs, width, 1)
         self.blocks, self.counts = nn.ModuleList(), nn.ModuleList([nn.Conv2d(2 * detail, 1, 1)])
         inside = width
@@ -40,7 +42,10 @@ class MapReader(nn.Module):
     def forward(
         self, values: Float[Tensor, "rows channels height width"], condition: Condition | None = None
     ) -> list[Tensor]:
-        found = [torch.cat([self.pixels(values), self.around(values, condition)], dim=1)]
+        around = values
+        for block in self.around:
+            around = block(around, condition)
+        found = [torch.cat([self.pixels(values), around], dim=1)]
         maps = self.stem(F.pixel_unshuffle(F.pad(values, self.padding), 2))
         for block in self.blocks:
             maps = block(maps, condition)
@@ -68,6 +73,7 @@ class MapDrawer(nn.Module):
             first = ConvBlock(inside, outside, conditions=conditions, normed=True)
             self.ways_up.append(nn.ModuleList([first, ConvBlock(outside, outside, conditions=conditions, normed=True)]))
         self.to_pixels = nn.Conv2d(width, 4 * self.detail, 1)
+        self.fine = ConvBlock(self.detail, self.detail, conditions=conditions, normed=True)
         self.head, self.kept = nn.Conv2d(self.detail, raw, 3, padding=1), nn.Conv2d(self.detail, raw, 1)
 
     def forward(
@@ -85,7 +91,7 @@ class MapDrawer(nn.Module):
             drawn = torch.cat([F.interpolate(drawn, skip.shape[-2:]), skip + self._said(level, code, skip)], dim=1)
             for block in way:  # type: ignore[union-attr]
                 drawn = block(drawn, condition)
-        drawn = F.silu(around + doubled(self.to_pixels(drawn), self.size))
+        drawn = self.fine(F.silu(around + doubled(self.to_pixels(drawn), self.size)), condition)
         return self.head(drawn) + self.kept(pixels)
 
     def _said(self, level: int, code: Tensor, like: Tensor) -> Tensor:
@@ -95,4 +101,4 @@ class MapDrawer(nn.Module):
 
 def details(width: int) -> int:
     """Channels of what is kept of the pixels, and of what is seen around them."""
-    return max(4, width // 4)
+    return max(4, width // 2)
