@@ -17,15 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from msvae.benchmarking.calibration import Calibration, calibrate
-from msvae.benchmarking.quality import Comparison, comparison_data, comparison_yardstick, facts_of, judge, trained_as
+from msvae.benchmarking.quality import (
+    Comparison,
+    comparison_data,
+    comparison_yardstick,
+    facts_of,
+    judge,
+    trained_past_gates,
+)
 from msvae.benchmarking.results import Terms
 from msvae.benchmarking.settings import compared_config
 from msvae.cli.output import progress
 from msvae.config import SAMPLING_SETTINGS, RunConfig, seconds
-from msvae.errors import ConfigError, GateError, unknown
-from msvae.training.log import MetricsLog
+from msvae.errors import ConfigError, unknown
 from msvae.training.progress import Display
-from msvae.training.run import Run
 
 WHOLE = "whole"
 
@@ -82,21 +87,6 @@ ABLATIONS: dict[str, Ablation] = {
 }
 
 
-def trained_through(config: RunConfig, folder: Path, display: Display, title: str) -> Run:
-    """The trained run: an ablation goes on where a training would stop at a gate."""
-    while True:
-        try:
-            return trained_as(config, folder, display=display, title=title)
-        except GateError as error:
-            display.note(str(error))
-
-
-def failed_gates(run: Run) -> list[str]:
-    """The stages that did not pass."""
-    records = MetricsLog(run.folder.metrics_log).records()
-    return [record["gate"] for record in records if record.get("passed") is False]
-
-
 def ablate(comparison: Comparison, names: list[str], seed: int, display: Display) -> None:
     """Put a row of each ablation into the table.
 
@@ -112,17 +102,19 @@ def ablate(comparison: Comparison, names: list[str], seed: int, display: Display
     terms, calibration = comparison.terms, Calibration(comparison.calibration)
     measured_as = {name: f"flow, {name}" if ABLATIONS[name].own_cost else "flow" for name in wanted}
 
-    def config_of(name: str, steps: Mapping[str, int]) -> RunConfig:
+    def config_of(name: str, steps: Mapping[str, int], missing: float = terms.missing) -> RunConfig:
         settings = {**comparison.settings, **ABLATIONS[name].dotted}
-        return compared_config(terms.data, "flow", steps, seed, terms.missing, settings)
+        return compared_config(terms.data, "flow", steps, seed, missing, settings)
 
     for name, label in {WHOLE: "flow", **measured_as}.items():
-        if label not in calibration.entries:
-            calibrate(calibration, label, lambda steps, n=name: config_of(n, steps), display)
+        if label not in calibration.entries:  # of complete rows, whatever is missing in those that are compared
+            calibrate(calibration, label, lambda steps, n=name: config_of(n, steps, 0.0), display)
     data = comparison_data(comparison)
     yardstick = comparison_yardstick(comparison, data, display)
+    comparison.table.refuse_other_counts(yardstick)
     base = comparison.folder_of(WHOLE, seed)
-    trained_through(config_of(WHOLE, calibration.steps("flow", terms.budget)), base, display, f"{WHOLE}, seed {seed}")
+    whole = config_of(WHOLE, calibration.steps("flow", terms.budget))
+    trained_past_gates(whole, base, display=display, title=f"{WHOLE}, seed {seed}")
     for name in wanted:
         ablation = ABLATIONS[name]
         steps = calibration.steps(measured_as[name], terms.budget)
@@ -133,8 +125,8 @@ def ablate(comparison: Comparison, names: list[str], seed: int, display: Display
             steps["sources"] = 0
             folder = comparison.folder_of(name.replace(" ", "-"), seed)
             config = config.model_copy(update={"model": config.model.model_copy(update={"reuse": str(base)})})
-        run = trained_through(config, folder, display, f"{name}, seed {seed}")
-        facts = {**facts_of(run, steps, data), "failed_gates": failed_gates(run)}
+        run = trained_past_gates(config, folder, display=display, title=f"{name}, seed {seed}")
+        facts = facts_of(run, steps, data)
         facts["settings"] = {**facts["settings"], "reuse": None if ablation.only_drawn else WHOLE}
         judge(comparison, run.model, data, yardstick, name, seed, facts, display)
 

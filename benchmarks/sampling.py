@@ -40,7 +40,7 @@ class Judge:
     """What the first validation rows say of a model's samples."""
 
     def __init__(self, data: DataSet, rows: int) -> None:
-        validation = data.split("validation")
+        self.validation = validation = data.split("validation")
         self.rows = min(rows, len(validation))
         self.batch = validation.batch(torch.arange(self.rows))
         if validation.labels is None:
@@ -50,8 +50,9 @@ class Judge:
         classes = int(validation.labels.max()) + 1
         self.verifiers = {name: kept_verifier(data, name, classes) for name in self.sources}
         self.network = load_efficientnet()
-        self.real = {name: self._features(name, images) for name, images in self.batch.values.items()}
-        self.verdicts = {name: self._verdict(name, images) for name, images in self.batch.values.items()}
+        there = _there(self.batch.values, self.batch)
+        self.real = {name: self._features(name, images) for name, images in there.items()}
+        self.verdicts = {name: self._verdict(name, images) for name, images in there.items()}
 
     def figures(self, model: SharedFlow, seed: int) -> dict[str, float]:
         """Coherence from one source (two targets of each) and from all others, and what rows from nothing are worth."""
@@ -79,20 +80,24 @@ class Judge:
     def ceilings(self, model: SharedFlow, train: Rows, seed: int) -> dict[str, float]:
         """FD112 of as many training rows, and of these rows' reconstructions without and with their grain."""
         real = train.batch(torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[: self.rows])
-        rebuilt = model.sample(self.batch, mode="mean")
+        rebuilt = model.sample(self.batch, mode="mean").to("cpu")
         generator = torch.Generator(model.device).manual_seed(seed)
-        grainy = SourceBatch.complete(
-            {name: model.grain.add(name, images, generator) for name, images in rebuilt.values.items()}
-        )
-        sets = {"training rows": real, "reconstructions": rebuilt, "with grain": grainy}
-        return {name: self._distance(batch.to("cpu").values) for name, batch in sets.items()}
+        grainy = {n: model.grain.add(n, v.to(model.device), generator).to("cpu") for n, v in rebuilt.values.items()}
+        sets = {
+            "training rows": _there(real.values, real),
+            "reconstructions": _there(rebuilt.values, self.batch),
+            "with grain": _there(grainy, self.batch),
+        }
+        return {name: self._distance(images) for name, images in sets.items()}
 
     def _distance(self, images: Mapping[str, Tensor]) -> float:
         return fmean(frechet_distance(self._features(name, images[name]), self.real[name]) for name in self.sources)
 
     def _conversion(self, model: SharedFlow, given: list[str], wanted: str, generator: torch.Generator) -> float:
-        images = model.sample(self.batch.select(given), [wanted], generator=generator).to("cpu").values[wanted]
-        return conditional_coherence(self._verdict(wanted, images), self.labels)
+        index = self.batch.presence(given).all(dim=0).nonzero().squeeze(1)
+        asked = self.validation.batch(index).select(given)
+        images = model.sample(asked, [wanted], generator=generator).to("cpu").values[wanted]
+        return conditional_coherence(self._verdict(wanted, images), self.labels[index])
 
     def _verdict(self, name: str, images: Tensor) -> Verdict:
         verifier = self.verifiers[name]
@@ -102,6 +107,11 @@ class Judge:
 
     def _features(self, name: str, images: Tensor) -> Tensor:
         return pooled_features(self.network, images, self.sources[name], (FEATURES,))[FEATURES]
+
+
+def _there(images: Mapping[str, Tensor], batch: SourceBatch) -> dict[str, Tensor]:
+    """Images of the rows that have the source."""
+    return {name: values[batch.present[name]] for name, values in images.items()}
 
 
 def main() -> None:

@@ -205,8 +205,8 @@ def test_how_to_sample_may_change_without_training_again(tmp_path: Path, monkeyp
         monkeypatch.setitem(gates.GATES, gate, lambda model, rows: Gate({}))
     fixed = {**tiny_settings("flow"), **TINY_TRAINING, "training.steps": 12}
 
-    def run(**settings: Any) -> Run:
-        return trained_as(run_config("colours", "flow", settings={**fixed, **settings}), tmp_path / "run")
+    def run(again: bool = False, **settings: Any) -> Run:
+        return trained_as(run_config("colours", "flow", settings={**fixed, **settings}), tmp_path / "run", again=again)
 
     first = run()
     trained = first.folder.latest().stat().st_mtime_ns
@@ -214,7 +214,10 @@ def test_how_to_sample_may_change_without_training_again(tmp_path: Path, monkeyp
     assert other.folder.latest().stat().st_mtime_ns == trained
     assert isinstance(other.model, SharedFlow)
     assert (other.model.guidance, other.model.sampling.redraws, other.config.model.guidance) == (3.0, 0, 3.0)
-    assert run(**{"model.code": 5}).folder.latest().stat().st_mtime_ns != trained
+    with pytest.raises(ConfigError, match="holds a run of other settings"):
+        run(**{"model.code": 5})
+    assert first.folder.latest().stat().st_mtime_ns == trained
+    assert run(again=True, **{"model.code": 5}).folder.latest().stat().st_mtime_ns != trained
 
 
 def test_ablations_stand_in_a_table_of_their_own_and_those_of_drawing_are_not_trained(

@@ -10,6 +10,7 @@ and Adam on rows in memory, without the peer's own trainer, which is slower. Ste
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,11 @@ def main() -> None:
     comparison = Comparison(terms, measured, arguments.results, arguments.runs)
     methods, names = published(), arguments.methods.split(",")
     data = comparison_data(comparison)
+    complete = comparison_data(replace(comparison, terms=replace(terms, missing=0.0)))  # what steps are measured on
     calibration = Calibration(measured)
     for name in names:
         if arguments.calibrate or f"peer {name}" not in calibration.entries:
-            method, rows = methods[name], data.split("train")
+            method, rows = methods[name], complete.split("train")
             facts = {"batch_size": method.batch_size, "note": method.note}
             per_step = calibrate_loop(
                 calibration, f"peer {name}", lambda m=method, r=rows: Trainer(m, r, 0).advance, **facts
@@ -128,6 +130,8 @@ def main() -> None:
         if not comparison.table.has(f"peer {name}", int(seed))
     ]
     yardstick = comparison_yardstick(comparison, data) if wanted else None
+    if yardstick is not None:
+        comparison.table.refuse_other_counts(yardstick)
     for name, seed in wanted:
         assert yardstick is not None
         label = f"peer {name}"

@@ -24,7 +24,7 @@ from translation.unet import Training
 from msvae.api import run_config
 from msvae.benchmarking.calibration import Calibration, calibrate, calibrate_loop
 from msvae.benchmarking.machine import circumstances, commit
-from msvae.benchmarking.quality import trained_as
+from msvae.benchmarking.quality import trained_past_gates
 from msvae.cli.options import parse_settings
 from msvae.cli.output import progress
 from msvae.config import RunConfig, seconds
@@ -85,6 +85,18 @@ def _agrees(known: Any, now: Any) -> bool:
     if isinstance(known, Mapping) and isinstance(now, Mapping):
         return all(name in now and _agrees(value, now[name]) for name, value in known.items())
     return known == now
+
+
+def _refuse_unlike(rows: list[dict[str, Any]], direction: str, settings: Mapping[str, Any], path: Path) -> None:
+    """Both sides of a direction have the same rows and the same training, but for how many rows a batch has."""
+
+    def compared(found: Mapping[str, Any]) -> dict[str, Any]:
+        training = {name: value for name, value in found["training"].items() if name != "batch_size"}
+        return {"training": training, "data": found.get("data", {})}
+
+    for row in rows:
+        if row["direction"] == direction and not _agrees(compared(row["settings"]), compared(settings)):
+            raise SystemExit(f"{path} has {row['method']} of other rows or training settings; choose --results.")
 
 
 def _cell(value: float | None, digits: int) -> str:
@@ -158,17 +170,25 @@ def main() -> None:
         steps = calibration.steps(unet if method == "unet" else "flow", budget, shares)
         key = {"method": shown_as[method], "direction": f"{given}->{wanted}", "seed": arguments.seed}
         training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})
-        facts = {"stages": steps, "settings": {"model": model[method], "training": training_settings}}
+        settings_of = {
+            "model": model[method],
+            "training": training_settings,
+            "data": shape.data.model_dump(mode="json"),
+        }
+        facts = {"stages": steps, "settings": settings_of}
         told = key | facts
         if not arguments.again and any(_agrees({name: row.get(name) for name in told}, told) for row in rows):
             continue
+        if not arguments.again and any(key.items() <= row.items() for row in rows):
+            raise SystemExit(f"{path} has {key} of other settings; replace it with --again, or choose --results.")
+        _refuse_unlike([row for row in rows if not key.items() <= row.items()], key["direction"], settings_of, path)
         if method == "unet":
             network = training().best_of(steps["training"], data.split("validation"), progress())
             figures, parameters = judge.network(network), network.parameters()
         else:
             config = flow_config(arguments.data, steps, arguments.seed, settings)
             folder = arguments.runs / path.stem / f"{shown_as[method].replace(', ', '-')}-seed{arguments.seed}"
-            trained = trained_as(config, folder, display=progress()).model
+            trained = trained_past_gates(config, folder, again=arguments.again, display=progress()).model
             figures, parameters = judge.model(trained, arguments.seed), trained.parameters()
         row = {**key, **facts, "steps": sum(steps.values()), "parameters": sum(p.numel() for p in parameters)}
         row |= {**circumstances(), "figures": figures}

@@ -10,6 +10,7 @@ from msvae.config import ModelConfig, RunConfig, merged, parse, seconds
 from msvae.data import DataSet, Rows, load_data, prepared
 from msvae.errors import ConfigError, DataError, GateError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
+from msvae.metrics.imagenet import load_efficientnet
 from msvae.models import METHODS, Method, method_named, with_method
 from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
@@ -155,15 +156,22 @@ def evaluate(
         yardstick: the judges of another run on the same rows (`make_yardstick`), which need not be trained again then.
 
     Raises:
-        CheckpointError: before anything is looked at, if the run's folder cannot be written to.
+        CheckpointError: if the run's folder cannot be written to.
+        DataError: for a set without test rows.
+        ConfigError: if photographs are asked for and cannot be looked at. All of them before anything is trained.
     """
     opened = run if isinstance(run, Run) else open_run(run, networks=networks)
     refuse_unwritable(opened.folder.path)
     state = opened.folder.state()
+    rows = opened.data(data)
+    rows.split("test")  # refuses a set without one
+    if photographs:
+        load_efficientnet()  # refuses where it is not installed
+    if photographs and yardstick is not None and yardstick.photographs is None:
+        raise ConfigError("The yardstick was made without photographs; make it with Extent(photographs=..) for these.")
     single = None
     if baseline and isinstance(opened.config.model, ModelConfig) and opened.config.model.method != "single":
         single = single_baseline(opened, data=data, networks=networks, display=display).model
-    rows = opened.data(data)
     figures = evaluate_model(
         opened.model,
         rows,
@@ -194,13 +202,14 @@ def single_baseline(
     networks: Mapping[str, Pair] | None = None,
     display: Display | None = None,
 ) -> Run:
-    """The same networks as M independent single-source VAEs: same rows, seed and number of steps; trained once.
+    """The same networks as M independent single-source VAEs: same rows, seed and number of steps that these networks
+    had; trained once.
 
     Where the joint model's sources share a trunk, the baseline's do not: independent VAEs share nothing.
     """
     folder = run.folder.path / BASELINE_FOLDER
     title = "training the single-source VAEs"
-    steps = run.folder.state().step
+    steps = _autoencoder_steps(run)
     stored = RunFolder(folder)
     if stored.checkpoints() and stored.config().training.steps == steps:
         if stored.state().finished:
@@ -236,6 +245,13 @@ def single_baseline(
         },
     )
     return train_run(config, folder, data=data, networks=networks, display=display, title=title)
+
+
+def _autoencoder_steps(run: Run) -> int:
+    """How long a joint model's encoders and decoders were trained; `mld` trains another network after them."""
+    state = run.folder.state()
+    stages = state.extra.get("stages", {}).get("lengths", {})
+    return int(stages.get("sources", state.step))
 
 
 def methods() -> Mapping[str, Method]:

@@ -12,13 +12,14 @@ from msvae.benchmarking.results import Results, Terms, real_ceilings, summary
 from msvae.benchmarking.settings import compared_config
 from msvae.config import SAMPLING_SETTINGS, DataConfig, FlowConfig, RunConfig
 from msvae.data import DataSet, load_data, names_own_data
-from msvae.errors import ConfigError
+from msvae.errors import ConfigError, GateError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.models import MultiSourceModel, SharedFlow, method_named
 from msvae.models.drawing_flow import Sampling
 from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content
 from msvae.training.files import write_json
+from msvae.training.log import MetricsLog
 from msvae.training.progress import Display, Quiet
 from msvae.training.renderer_kind import renderer_of
 from msvae.training.run import Run, open_run, resume_run, train_run
@@ -90,7 +91,8 @@ def compare(
 
     Raises:
         ConfigError: before anything is trained, for an unknown method, one that cannot be used, data that are not a
-            known set, a table of other terms, or a table with rows of other settings.
+            known set, a table of other terms, a table with rows of other settings, or a run of other settings where one
+            is to be.
     """
     display = display or Quiet()
     if names_own_data(comparison.terms.data):
@@ -100,8 +102,12 @@ def compare(
             raise ConfigError(f"The method {method!r} needs complete rows; leave it out where images are missing.")
     table = comparison.table
     pairs = [(m, s) for s in seeds for m in methods]
-    table.refuse_other_settings(comparison.settings, replaced=pairs if again else ())
+    replaced = pairs if again else []
+    table.refuse_other_settings(comparison.settings, replaced)
     wanted = [(m, s) for m, s in pairs if again or not table.has(m, s)]
+    for method in dict.fromkeys(method for method, _ in wanted):
+        model = _config(comparison, method, ONE_STEP).model
+        table.refuse_other_models(method, model.model_dump(mode="json"), replaced)
     calibration = Calibration(comparison.calibration)
     whole = replace(comparison, terms=replace(comparison.terms, missing=0.0))  # what steps are measured on
     for method in dict.fromkeys(method for method, _ in wanted):
@@ -111,14 +117,22 @@ def compare(
     if not wanted:
         return table
     data = comparison_data(comparison)
+    steps_of = {
+        method: calibration.steps(comparison.measured_as(method), comparison.terms.budget, comparison.shares_of(method))
+        for method, _ in wanted
+    }
+    if not again:
+        for method, seed in wanted:
+            refuse_other_run(_config(comparison, method, steps_of[method], seed), comparison.folder_of(method, seed))
     yardstick = comparison_yardstick(comparison, data, display)
+    table.refuse_other_counts(yardstick)
     for method, seed in wanted:
-        steps = calibration.steps(comparison.measured_as(method), comparison.terms.budget, comparison.shares_of(method))
+        steps = steps_of[method]
         for setting, measured in measured_otherwise(comparison, method, calibration).items():
             display.note(f"{calibration.path}: the steps of {method} were measured with {setting}={measured}.")
         config = _config(comparison, method, steps, seed)
         folder = comparison.folder_of(method, seed)
-        run = trained_as(config, folder, again=again, display=display, title=f"{method}, seed {seed}")
+        run = trained_past_gates(config, folder, again=again, display=display, title=f"{method}, seed {seed}")
         facts = {**facts_of(run, steps, data), "chosen": dict(comparison.settings)}
         figures = judge(comparison, run.model, data, yardstick, method, seed, facts, display)
         write_json(run.folder.path / "metrics.json", figures)
@@ -137,7 +151,9 @@ def measured_otherwise(comparison: Comparison, method: str, calibration: Calibra
 
 def facts_of(run: Run, steps: Mapping[str, int], data: DataSet) -> dict[str, Any]:
     """What the row of a run of ours says beside its figures."""
+    failed = failed_gates(run)
     return {
+        **({"failed_gates": failed} if failed else {}),
         "steps": sum(steps.values()),
         "stages": dict(steps),
         "training_seconds": round(run.folder.state().seconds, 1),
@@ -202,18 +218,52 @@ def _data_config(comparison: Comparison) -> DataConfig:
     return _config(replace(comparison, settings=of_data), "poe", ONE_STEP).data
 
 
+def trained_past_gates(
+    config: RunConfig, folder: Path, *, again: bool = False, display: Display | None = None, title: str = "training"
+) -> Run:
+    """`trained_as`, going on where a training stops at a gate: the rows of a table that follow it shall come too."""
+    try:
+        return trained_as(config, folder, again=again, display=display, title=title)
+    except GateError as error:
+        (display or Quiet()).note(str(error))
+    return trained_past_gates(config, folder, display=display, title=title)
+
+
+def failed_gates(run: Run) -> list[str]:
+    """The stages that did not pass."""
+    records = MetricsLog(run.folder.metrics_log).records()
+    return [record["gate"] for record in records if record.get("passed") is False]
+
+
+def refuse_other_run(config: RunConfig, folder: Path) -> None:
+    """A run of other settings, which trained for a while, is not replaced without a word.
+
+    Raises:
+        ConfigError: if there is one in the folder.
+    """
+    stored = RunFolder(folder)
+    if stored.checkpoints() and not _same(stored, config):
+        raise ConfigError(
+            f"{folder} holds a run of other settings. Choose another folder of runs (--runs), or replace it (--again)."
+        )
+
+
 def trained_as(
     config: RunConfig, folder: Path, *, again: bool = False, display: Display | None = None, title: str = "training"
 ) -> Run:
     """The run of these settings in a folder: opened where it is finished, resumed where it was stopped, or trained.
 
     Args:
-        again: train it whatever is there. A run of other settings is replaced in any case, but for those of sampling:
-            they are no part of what is trained, and the opened run answers by the ones asked for.
+        again: train it whatever is there.
+
+    Raises:
+        ConfigError: if there is a run of other settings, but for those of sampling: they are no part of what is
+            trained, and the opened run answers by the ones asked for.
     """
     stored = RunFolder(folder)
-    if stored.path.exists() and (again or not _same(stored, config)):
-        shutil.rmtree(folder)
+    if again:
+        shutil.rmtree(folder, ignore_errors=True)
+    refuse_other_run(config, folder)
     if not stored.checkpoints():
         shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
         return train_run(config, folder, display=display, title=title)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msvae.errors import ConfigError
-from msvae.evaluation.yardstick import mean
+from msvae.evaluation.yardstick import Yardstick, mean
 from msvae.training.files import read_json, write_json
 
 FORMAT_VERSION = 1
@@ -83,6 +83,44 @@ class Results:
                     f"{row['chosen'] or 'the usual ones'}, not {dict(chosen) or 'the usual ones'}. "
                     "Choose another folder (--results), or replace the row (--again)."
                 )
+
+    def refuse_other_models(
+        self, method: str, settings: Mapping[str, Any], replaced: Sequence[tuple[str, int]] = ()
+    ) -> None:
+        """The seeds of a method are one model: defaults change, and what came of other ones has no part in a mean.
+
+        Args:
+            settings: of the model that will be added. Settings that a row does not have are not compared.
+            replaced: methods and seeds whose rows will be made anew.
+
+        Raises:
+            ConfigError: naming a row of other settings.
+        """
+        for row in self.rows:
+            seed, known = row["seed"], row.get("settings", {})
+            if row["method"] != method or (method, seed) in replaced:
+                continue
+            other = {name: value for name, value in settings.items() if name in known and known[name] != value}
+            if other:
+                told = ", ".join(f"{name} was {known[name]}, is {value}" for name, value in other.items())
+                raise ConfigError(
+                    f"{self.path} has {method!r}, seed {seed}, of other settings ({told}). Choose another folder "
+                    "(--results), or replace it (--again with all its seeds)."
+                )
+
+    def refuse_other_counts(self, yardstick: Yardstick) -> None:
+        """A Fréchet distance of few images is larger than one of many.
+
+        Raises:
+            ConfigError: if the rows that are there were judged by another number of images.
+        """
+        count = None if yardstick.photographs is None else yardstick.photographs.rows
+        known = self.ceilings.get("photographs")
+        if self.rows and known != count:
+            raise ConfigError(
+                f"{self.path} has Fréchet distances of {known} images, not of {count}. Choose another folder "
+                "(--results)."
+            )
 
     def add(self, row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None:
         """Put a row (`method`, `seed` and whatever else) in its place, and the ceilings of real rows beside it."""

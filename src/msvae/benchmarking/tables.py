@@ -16,11 +16,13 @@ Made by `msvae bench table` from the files in `benchmarks/results`; [benchmarks/
 has the commands that made those.
 
 Every method of a table was trained on the same rows for the same time: a budget is a number of steps, from the
-seconds that a step takes on the idle machine with two threads; most runs took these steps beside others, with one. All
+seconds that a step takes on the idle machine with two threads; most runs took these steps beside others, with one.
+What is done between and after the steps does not count for any method: joint VAEs fit their sampler, the flow also
+computes codes and latents of all rows and measures its guidance ([how long](flow-measured.md#beside-the-steps)). All
 figures are of **test rows**. Ours share the settings of `msvae.benchmarking.settings`; what was chosen for a method
 (how the flow is sampled, on validation rows), and which rows had a second training of the judges, is told in
-[benchmarks/README.md](../benchmarks/README.md), as are the settings of tables with a word after their title.
-[The guide](guide.md#what-the-figures-mean) says what each figure means. A method called `peer ...` is that of PyPI
+[benchmarks/README.md](../benchmarks/README.md), as are the settings of tables with a word after their title. [The
+guide](guide.md#what-the-figures-mean) says what each figure means. A method called `peer ...` is that of PyPI
 `multivae` with its own networks and published settings, untuned, judged by the same judges.
 
 - **k given**: coherence of the source that is drawn from k others, mean over all subsets and targets. **joint**:
@@ -58,13 +60,14 @@ def _quality_table(table: Results, variant: str = "") -> str:
     missing = f", {terms.missing:.0%} of the training images missing" if terms.missing else ""
     title = f"{terms.data}, {terms.budget:g} s of training{missing}"
     lines = [f"## {title}; {variant}" if variant else f"## {title}", ""]
-    lines += header(["method", "steps", "epochs", "seeds", *(heading for heading, _, _ in cells)])
+    lines += header(["method", "steps", "epochs", "seeds", "precision", *(heading for heading, _, _ in cells)])
     for method, rows in by_method(table.rows).items():
         row = rows[0]
-        facts = [method, str(row["steps"]), _epochs(row), str(len(rows))]
+        precisions = ", ".join(sorted({row.get("precision", "") for row in rows}))
+        facts = [_named(method, rows), str(row["steps"]), _epochs(row), str(len(rows)), precisions]
         lines.append(line([*facts, *(cell([r["figures"].get(figure) for r in rows], d) for _, figure, d in cells)]))
     real = [cell([table.ceilings.get(figure)], digits) for _, figure, digits in cells]
-    lines.append(line(["*real rows*", "", "", "", *real]))
+    lines.append(line(["*real rows*", "", "", "", "", *real]))
     looked = "all" if terms.test_rows is None else str(terms.test_rows)
     pictures = table.ceilings.get("photographs") or 0
     fewer = terms.test_rows is not None and terms.test_rows < pictures
@@ -77,6 +80,12 @@ def _quality_table(table: Results, variant: str = "") -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _named(method: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The method, and the stages at whose gates a training would have stopped."""
+    failed = sorted({stage for row in rows for stage in row.get("failed_gates", ())})
+    return f"{method} (gate not passed: {', '.join(failed)})" if failed else method
 
 
 def _epochs(row: Mapping[str, Any]) -> str:
@@ -142,9 +151,15 @@ def _tables(folder: Path) -> list[Results]:
 def contents(sections: Sequence[str]) -> str:
     """Links to the sections, which begin with their titles."""
     titles = [section.partition("\n")[0].removeprefix("## ") for section in sections]
-    return "\n".join([*(f"- [{title}](#{_anchor(title)})" for title in titles), ""])
+    links = [_anchor(title) + _again(titles[:place].count(title)) for place, title in enumerate(titles)]
+    return "\n".join([*(f"- [{title}](#{link})" for title, link in zip(titles, links, strict=True)), ""])
 
 
 def _anchor(title: str) -> str:
     """What a link to a heading calls it."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def _again(before: int) -> str:
+    """Headings of one title are told apart by a number."""
+    return f"-{before}" if before else ""

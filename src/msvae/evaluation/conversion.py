@@ -1,10 +1,10 @@
 """Every conversion: for every subset of the sources and every target outside it, is the answer right and real?"""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from msvae.metrics import PixelQuality, conditional_coherence, joined_quality, p
 from msvae.models.base import MultiSourceModel
 from msvae.subsets import named_subsets, subset_label
 
+K = TypeVar("K")
+
+LEAST_COMPARED = 2  # images that a Fréchet distance needs
 MOST_SUBSETS = 62  # all proper subsets of six sources; with more, sizes 1 and M-1 only
 
 
@@ -26,19 +29,21 @@ def conversions(
     """Figures by `given->wanted`: pixels where a row's sources show the same thing, coherence of drawn answers.
 
     The album gets one drawn image for each row and target, from one given source and from all but one: the subsets of
-    that size take turns over the rows, so that both sizes are judged by equally many images.
+    that size take turns over the rows. Both sizes are judged by equally many images, as many as rows that lack sources
+    leave of the rarer one.
     """
     test = data.split("test")
     generator = torch.Generator(model.device).manual_seed(seed)
     subsets = proper_subsets(model.source_names)
+    rows = {given: present_rows(test, given) for given in subsets}
+    rows = rows if extent.rows is None else {given: index[index < extent.rows] for given, index in rows.items()}
+    places = {} if album is None else {name: _places(album, rows, name) for name in model.source_names}
     figures: dict[str, dict[str, Any]] = {}
-    for given in subsets:
+    for given, index in rows.items():
         targets = [name for name in model.source_names if name not in given]
         qualities: dict[str, list[tuple[PixelQuality, int]]] = defaultdict(list)
         coherences: dict[str, list[tuple[float, int]]] = defaultdict(list)
-        taken: dict[str, int] = defaultdict(int)  # images in the album, which has room for equally many of each subset
-        index = present_rows(test, given)
-        index = index if extent.rows is None else index[index < extent.rows]
+        taken: dict[str, int] = defaultdict(int)  # images in the album
         for part in parts(index):
             batch = test.batch(part)
             asked = batch.select(given)
@@ -54,9 +59,8 @@ def conversions(
                     verdict = yardstick.classifiers[target].look(drawn.values[target])
                     coherences[target].append((conditional_coherence(verdict, test.labels[part]), len(part)))
                 if album is not None and len(given) in album.conditional_sizes:
-                    alike = [s for s in subsets if len(s) == len(given) and target not in s]
-                    room = ceil(album.real.rows / len(alike)) - taken[target]
-                    turn = _turns(part, alike, given).nonzero().squeeze(1)[: max(0, room)]
+                    turn = _turns(part, _alike(subsets, len(given), target), given).nonzero().squeeze(1)
+                    turn = turn[: places[target][given] - taken[target]]
                     taken[target] += len(turn)
                     album.add(conditional_set(len(given)), target, drawn.values[target][turn])
         if len(index):
@@ -65,6 +69,34 @@ def conversions(
                 for target in targets
             }
     return figures
+
+
+def _alike(subsets: Iterable[tuple[str, ...]], size: int, target: str) -> list[tuple[str, ...]]:
+    """The subsets of a size that a target is drawn from."""
+    return [given for given in subsets if len(given) == size and target not in given]
+
+
+def _places(album: Album, rows: Mapping[tuple[str, ...], Tensor], target: str) -> dict[tuple[str, ...], int]:
+    """How many images of a target the album takes from each subset: in all as many from one source as from all but one,
+    since small sets have larger distances; all that there are where one of these sizes has next to none."""
+    there: list[dict[tuple[str, ...], int]] = []
+    for size in album.conditional_sizes:
+        alike = _alike(rows, size, target)
+        there.append({given: int(_turns(rows[given], alike, given).sum()) for given in alike})
+    enough = [total for counts in there if (total := sum(counts.values())) >= LEAST_COMPARED]
+    common = min([album.real.rows, *enough])
+    places: dict[tuple[str, ...], int] = {}
+    for counts in there:
+        places |= levelled(counts, common)
+    return places
+
+
+def levelled(counts: Mapping[K, int], total: int) -> dict[K, int]:
+    """Shares of a total that are as equal as what each has allows."""
+    shares: dict[K, int] = {}
+    for position, (name, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
+        shares[name] = min(count, ceil((total - sum(shares.values())) / (len(counts) - position)))
+    return shares
 
 
 def _turns(rows: Tensor, subsets: Sequence[tuple[str, ...]], given: tuple[str, ...]) -> Tensor:

@@ -69,7 +69,7 @@ def _classifiers(data: DataSet, rows: Rows, display: Display) -> dict[str, Class
     """A verifier for every source that has labelled training and test rows."""
     test = data.split("test")
     labels = [part.labels for part in (rows, test)]
-    if any(part is None for part in labels):
+    if any(part is None or len(part.unique()) < 2 for part in labels):  # of one class all images are right
         return {}
     names = [s.name for s in data.sources if bool(rows.present[s.name].any()) and int(test.present[s.name].sum()) > 1]
     classes = max(len(data.class_names), *(int(part.max()) + 1 for part in labels if part is not None))
@@ -127,8 +127,8 @@ def _ceilings(
 
 
 def equal_frechet(first: Verdict, second: Verdict, rows: int) -> float | None:
-    """The Fréchet distance of the first `rows` images of both, or None for a source that has fewer real ones."""
-    if len(first.features) < 2 or len(second.features) < max(2, rows):
+    """The Fréchet distance of the first `rows` images of both, or None for a source that has fewer."""
+    if min(len(first.features), len(second.features)) < max(2, rows):
         return None
     return frechet_distance(first.features[:rows], second.features[:rows])
 

@@ -132,7 +132,10 @@ def _tests(figures: dict[str, Any] | None, model: MultiSourceModel) -> str:
         return page.section("Tests", "Not tested yet; run msvae evaluate on this run.")
     content = [page.table(*sources_lines(figures["sources"]))]
     if figures["conversion"]:
-        content += ["<h3>Conversion: coherence, and PSNR in dB</h3>", _heat(figures["conversion"], model)]
+        content += [
+            "<h3>Conversion: coherence, and PSNR in dB or right pixels</h3>",
+            _heat(figures["conversion"], model),
+        ]
     content += [
         "<h3>Coherence, generation, code</h3>",
         page.table(["", ""], [list(line) for line in summary_lines(figures)]),
@@ -149,10 +152,9 @@ def _heat(conversions: dict[str, Any], model: MultiSourceModel) -> str:
     cells: dict[tuple[str, str], tuple[float, str, str]] = {}
     for label, entry in conversions.items():
         given, target = label.split("->")
-        right = entry["coherence"] if entry["coherence"] is not None else entry.get("accuracy")
-        psnr = entry["psnr"]
-        share = right if right is not None else (psnr or 0.0) / 40
-        small = "" if psnr is None else f"{psnr:.1f} dB"
+        right, psnr, pixels = entry["coherence"], entry["psnr"], entry.get("accuracy")
+        share = right if right is not None else pixels if pixels is not None else (psnr or 0.0) / 40
+        small = f"{pixels:.1%} of pixels" if pixels is not None else "" if psnr is None else f"{psnr:.1f} dB"
         cells[given, target] = ((share - 0.5) * 2, number(right), small)
     rows = list(dict.fromkeys(given for given, _ in cells))
     return page.heat_map(rows, model.source_names, cells)
@@ -242,14 +244,22 @@ def _settings(run: Run) -> str:
     shown = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    train = f"msvae train --config settings.yaml {_length(run)} -o again"
-    command = f"{train} && msvae evaluate again && msvae report again"
     return page.section(
         "Settings",
-        f"Save the settings below as settings.yaml; then this repeats the run: {command}",
+        _how_to_repeat(run),
         f"<pre>{page.escape(shown)}</pre>",
         f"<footer>{page.escape(versions)}. {page.escape(machine)}, {torch.get_num_threads()} threads.</footer>",
     )
+
+
+def _how_to_repeat(run: Run) -> str:
+    """The command, or what one has to have besides."""
+    train = f"msvae train --config settings.yaml {_length(run)} -o again"
+    command = f"{train} && msvae evaluate again && msvae report again"
+    description = run.folder.description()
+    if description.get("own_data") or description.get("own_networks"):
+        return "This run had rows or networks that were given in Python; msvae.train with these and the settings below."
+    return f"Save the settings below as settings.yaml; then this repeats the run: {command}"
 
 
 def _length(run: Run) -> str:

@@ -57,13 +57,24 @@ def _compared(figures: Mapping[str, Any]) -> dict[str, float | None]:
 def sources_lines(sources: Mapping[str, Mapping[str, float | None]]) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each source: reconstructions of every kind that was tested (the joint ones always)."""
     kinds = {"": "joint", "self_": "from itself", "single_": "trained alone"}
-    shown = [kind for kind in kinds if not kind or any(entry[f"{kind}psnr"] is not None for entry in sources.values())]
-    headings = ["source", *(heading for kind in shown for heading in (f"{kinds[kind]} PSNR", "SSIM"))]
+    measures = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "accuracy": ("right pixels", 3)}  # accuracy: of class maps
+    known = {
+        (kind, measure)
+        for kind in kinds
+        for measure in measures
+        if any(entry.get(f"{kind}{measure}") is not None for entry in sources.values())
+    }
+    shown = [(kind, measure) for kind in kinds for measure in measures if (kind, measure) in known]
+    firsts = {kind: next((m for k, m in shown if k == kind), None) for kind in kinds}
+    headings = [
+        f"{kinds[kind]} {measures[measure][0]}" if measure == firsts[kind] else measures[measure][0]
+        for kind, measure in shown
+    ]
     rows = [
-        [name, *(cell for k in shown for cell in (number(entry[f"{k}psnr"], 2), number(entry[f"{k}ssim"])))]
+        [name, *(number(entry.get(f"{kind}{measure}"), measures[measure][1]) for kind, measure in shown)]
         for name, entry in sources.items()
     ]
-    return headings, rows
+    return ["source", *headings], rows
 
 
 def _sources_table(sources: Mapping[str, Mapping[str, float | None]]) -> Table:
