@@ -352,6 +352,50 @@ def test_rows_of_other_settings_do_not_pass_for_those_asked_for(tmp_path: Path) 
     table.refuse_other_settings({}, replaced=[("poe", 0)])
 
 
+def test_a_mean_over_seeds_is_of_one_model(tmp_path: Path) -> None:
+    table = Results(tmp_path / "table.json", TERMS)
+    table.add({**_row(0, {}), "settings": {"latent": 8}}, {})
+    table.refuse_other_models("poe", {"latent": 8, "prior": "of a later version"})
+    table.refuse_other_models("moe", {"latent": 9})
+    with pytest.raises(ConfigError, match=r"seed 0, of other settings \(latent was 8, is 9\)"):
+        table.refuse_other_models("poe", {"latent": 9})
+    table.refuse_other_models("poe", {"latent": 9}, replaced=[("poe", 0)])
+
+
+def test_distances_of_a_table_are_of_equally_many_images(tmp_path: Path) -> None:
+    stick = yardstick.Yardstick({}, {}, 0, {}, None)
+    table = Results(tmp_path / "table.json", TERMS)
+    table.refuse_other_counts(stick)
+    table.add(_row(0, {}), {"photographs": None})
+    table.refuse_other_counts(stick)
+    table.add(_row(0, {}), {"photographs": 500})
+    with pytest.raises(ConfigError, match="of 500 images, not of None"):
+        table.refuse_other_counts(stick)
+
+
+def test_a_run_of_other_settings_is_not_replaced_without_a_word(comparison: Comparison) -> None:
+    compare(comparison, ["poe"])
+    elsewhere = replace(comparison, results=comparison.results / "other", settings={**SETTINGS, "model.latent": 5})
+    with pytest.raises(ConfigError, match=r"poe-seed0 holds a run of other settings.*--again"):
+        compare(elsewhere, ["poe"])
+    assert RunFolder(comparison.folder_of("poe", 0)).config().model.latent != 5
+
+
+def test_a_comparison_goes_on_where_a_gate_fails_and_says_so(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = {**tiny_settings("flow"), **TINY_TRAINING, "data.options.variants": 1, "data.sources": ["blue", "green"]}
+    for gate in list(gates.GATES):
+        monkeypatch.setitem(gates.GATES, gate, lambda model, rows: Gate({}))
+    monkeypatch.setitem(gates.GATES, "code", lambda model, rows: Gate({}, "no code."))
+    measured = {stage: [1.0] for stage in ("sources", "code", "converter", "renderer")}
+    Calibration(comparison.calibration).record("flow", [measured], dict.fromkeys(measured, 0.25))
+    flows = replace(comparison, settings=fixed, terms=replace(comparison.terms, budget=8.0))
+    (row,) = compare(flows, ["flow"]).rows
+    assert row["failed_gates"] == ["code"]
+    assert "| flow (gate not passed: code) |" in page(comparison.results)
+
+
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(comparison: Comparison) -> None:
     partial = replace(comparison, terms=replace(comparison.terms, missing=0.5))
     with pytest.raises(ConfigError, match="'jmvae' needs complete rows"):

@@ -1,5 +1,6 @@
 """The ImageNet network against facts outside this project: what real photographs show, and TensorFlow's padding."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from msvae.data import complete_rows
 from msvae.data.base import DataSet
 from msvae.errors import ConfigError
 from msvae.evaluation import Extent, evaluate_model
-from msvae.evaluation.conversion import conversions, monotonicity, proper_subsets
+from msvae.evaluation.conversion import conversions, levelled, monotonicity, proper_subsets
 from msvae.evaluation.photographs import Album, real_photographs
 from msvae.evaluation.yardstick import make_yardstick
 from msvae.metrics import imagenet
@@ -181,6 +182,30 @@ def test_subsets_share_the_room_of_a_set() -> None:
     assert alone == [5, 5]  # given b, given c
     assert [count for name, source, count in taken if (name, source) == ("conditional 2", "a")] == [10]
     assert len(proper_subsets([str(number) for number in range(40)])) == 80
+
+
+def test_both_sizes_of_given_sets_have_equally_many_images_where_rows_lack_sources() -> None:
+    """All but one source are there in fewer rows than one is, and a small set has a larger distance."""
+    model = tiny_model("poe", [Source(name, (3, 8, 8)) for name in "abcd"]).eval()
+    images = {name: values.numpy() for name, values in random_batch(model, rows=60).values.items()}
+    rows = complete_rows(model.sources, images)
+    generator = torch.Generator().manual_seed(0)
+    for name in "abcd":
+        rows.present[name][:] = torch.rand(60, generator=generator) < 0.7
+    data = DataSet("own", {"train": rows, "test": rows}, shared_content=True)
+    album = Album(real_photographs(data, 30, Quiet()), 4)
+    taken: Counter[tuple[str, str]] = Counter()
+    album.add = lambda name, source, images: taken.update({(name, source): len(images)})  # type: ignore[method-assign]
+    conversions(model, data, make_yardstick(data, Extent()), Extent(), album, 0)
+    for name in "abcd":
+        others = torch.stack([rows.present[other] for other in "abcd" if other != name]).all(dim=0).sum()
+        assert taken["conditional 1", name] == taken["conditional 3", name] == int(others) < 30
+
+
+def test_shares_are_as_level_as_what_there_is() -> None:
+    assert levelled({"a": 9, "b": 1, "c": 9}, 12) == {"a": 6, "b": 1, "c": 5}
+    assert levelled({"a": 3, "b": 3}, 99) == {"a": 3, "b": 3}
+    assert levelled({}, 5) == {}
 
 
 def test_monotonicity_tells_losses() -> None:

@@ -114,6 +114,20 @@ def test_test_rows_sorted_by_class_are_mixed_and_known_sets_stay(digits: DataSet
     assert torch.equal(own_again, mixed(own).split("test").batch(slice(0, 5)).values["blue"])
 
 
+def test_of_one_class_there_is_no_coherence(digits: DataSet) -> None:
+    """Any image is right then, noise too."""
+    splits = {name: digits.split(name) for name in ("train", "test")}
+    ones = {
+        name: part.take((part.labels == 1).nonzero().squeeze(1))
+        for name, part in splits.items()
+        if part.labels is not None
+    }
+    data = replace(digits, name="mine", splits=ones).only(["blue", "green"])
+    figures = evaluate_model(tiny_model("poe", data.sources).eval(), data, extent=Extent(rows=20, generated=20))
+    assert figures["joint_coherence"] is None
+    assert set(figures["conditional_coherence"].values()) == {None}
+
+
 def test_a_rare_source_does_not_shrink_the_sets_of_the_others(digits: DataSet) -> None:
     test = digits.only(["blue", "green"]).split("test")
     rare = replace(test, present={**test.present, "green": torch.arange(len(test)) < 3})

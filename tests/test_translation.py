@@ -86,10 +86,13 @@ def test_rows_are_kept_and_replaced_where_settings_differ(small: Path, monkeypat
     assert all(len(line) == len(first["columns"]) for line in first["table"])
     again = compared(small, monkeypatch)
     assert again["rows"] == first["rows"]
-    other = compared(small, monkeypatch, "--methods", "flow", "--set", "training.learning_rate=0.001")
-    assert {row["method"]: row["settings"]["training"]["learning_rate"] for row in other["rows"]} == {
-        "flow": 0.001,
-        "unet": 0.002,
-    }
+    slower = ("--set", "training.learning_rate=0.001")
+    with pytest.raises(SystemExit, match=r"'method': 'flow'.* of other settings"):
+        compared(small, monkeypatch, "--methods", "flow", *slower)
+    with pytest.raises(SystemExit, match="has unet of other images or training settings"):
+        compared(small, monkeypatch, "--methods", "flow", "--again", *slower)
+    assert compared(small, monkeypatch)["rows"] == first["rows"]
+    other = compared(small, monkeypatch, "--again", *slower)
+    assert [row["settings"]["training"]["learning_rate"] for row in other["rows"]] == [0.001, 0.001]
     with pytest.raises(SystemExit):
         compared(small, monkeypatch, "--methods", "unets")

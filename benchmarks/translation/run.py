@@ -87,16 +87,19 @@ def _agrees(known: Any, now: Any) -> bool:
     return known == now
 
 
-def _refuse_unlike(rows: list[dict[str, Any]], direction: str, settings: Mapping[str, Any], path: Path) -> None:
-    """Both sides of a direction have the same rows and the same training, but for how many rows a batch has."""
+def _refuse_unlike(rows: list[dict[str, Any]], key: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+    """A row is not replaced without a word; and both sides of a direction have the same images and the same training,
+    but for how many rows a batch has."""
 
     def compared(found: Mapping[str, Any]) -> dict[str, Any]:
         training = {name: value for name, value in found["training"].items() if name != "batch_size"}
         return {"training": training, "data": found.get("data", {})}
 
     for row in rows:
-        if row["direction"] == direction and not _agrees(compared(row["settings"]), compared(settings)):
-            raise SystemExit(f"{path} has {row['method']} of other rows or training settings; choose --results.")
+        if key.items() <= row.items():
+            raise SystemExit(f"{path} has {dict(key)} of other settings; replace it (--again), or choose --results.")
+        if row["direction"] == key["direction"] and not _agrees(compared(row["settings"]), compared(settings)):
+            raise SystemExit(f"{path} has {row['method']} of other images or training settings; choose --results.")
 
 
 def _cell(value: float | None, digits: int) -> str:
@@ -166,7 +169,7 @@ def main() -> None:
     judge = Judge(data, given, wanted)
     content.setdefault("real", {})[f"{given}->{wanted}"] = judge.real()
     for method in methods:
-        shares = {} if method == "unet" else shares_of(shape.model)
+        shares = shares_of(shape.model) if method == "flow" and shape.model.aligned else {}
         steps = calibration.steps(unet if method == "unet" else "flow", budget, shares)
         key = {"method": shown_as[method], "direction": f"{given}->{wanted}", "seed": arguments.seed}
         training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})
@@ -179,9 +182,8 @@ def main() -> None:
         told = key | facts
         if not arguments.again and any(_agrees({name: row.get(name) for name in told}, told) for row in rows):
             continue
-        if not arguments.again and any(key.items() <= row.items() for row in rows):
-            raise SystemExit(f"{path} has {key} of other settings; replace it with --again, or choose --results.")
-        _refuse_unlike([row for row in rows if not key.items() <= row.items()], key["direction"], settings_of, path)
+        replaced = {shown_as[name] for name in methods} if arguments.again else set()
+        _refuse_unlike([row for row in rows if row["method"] not in replaced], key, settings_of, path)
         if method == "unet":
             network = training().best_of(steps["training"], data.split("validation"), progress())
             figures, parameters = judge.network(network), network.parameters()
