@@ -68,7 +68,8 @@ def test_short_budgets_train_a_class() -> None:
 
 def test_numbers_of_steps_without_a_stage_for_scenes_train_a_class() -> None:
     steps = {"sources": 1, "code": 1, "converter": 1, "renderer": 1}
-    for chosen, kind in ((steps, "class"), ({**steps, "alignment": 1}, "scene")):
+    longer = ({**steps, "alignment": 1}, {"sources": 1})  # whatever is not named has its share
+    for chosen, kind in ((steps, "class"), ({"alignment": 0}, "class"), *((each, "scene") for each in longer)):
         config = api.run_config(method="flow", settings={"training.stage_steps": chosen, "training.steps": 5})
         known = with_known_content(config, data(True), Quiet()).model
         assert isinstance(known, FlowConfig)

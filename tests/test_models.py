@@ -242,6 +242,13 @@ def test_a_row_without_any_weighted_source_is_refused(model: MultiSourceModel) -
         model.encode(batch, {"blue": 1.0})
 
 
+def test_a_tiny_weight_beside_a_large_one_is_all_of_a_row_that_has_no_other(model: MultiSourceModel) -> None:
+    rows = lacking(random_batch(model), {"blue": [2]})
+    only = model.encode(rows.select(["green"]), {"green": 1.0}).mean[2]
+    for tiny in (1e-20, 1e-39, 1e-300):
+        torch.testing.assert_close(model.encode(rows, {"blue": 1.0, "green": tiny}).mean[2], only)
+
+
 @pytest.mark.parametrize("scale", [1e39, 1e-50, 3e38])
 def test_weights_of_any_magnitude_are_the_same_weights(model: MultiSourceModel, scale: float) -> None:
     batch = random_batch(model)

@@ -287,6 +287,21 @@ def test_codes_that_say_nothing_fail_the_gate_of_a_few_rows_too(monkeypatch: pyt
     assert sum(gate.failure is not None for gate in figures) > 15
 
 
+def test_rows_of_a_rare_source_are_standardised_by_those_before_them() -> None:
+    """Two rows alone would all become -1 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    standard, found = Standardiser(4), []
+    for _ in range(400):
+        found.append(standard(1 + 3 * torch.randn(2, 4, generator=generator), of_batch=True))
+    assert standard.mean.tolist() == pytest.approx([1.0] * 4, abs=0.6)
+    assert standard.deviation.tolist() == pytest.approx([3.0] * 4, rel=0.25)
+    latest = torch.cat(found[200:])
+    assert float(latest.std()) == pytest.approx(1.0, abs=0.15)
+    assert float(latest.abs().std()) > 0.4  # of N(0, 1) it is .6
+    one = standard(torch.full((1, 4), 4.0), of_batch=True)
+    assert bool((one > 0.4).all())  # not 0, as by its own mean
+
+
 def test_latents_that_hardly_vary_are_not_blown_up() -> None:
     values = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
     values[:, 0] = 1 + 1e-4 * values[:, 0]  # a corner that is white in all rows
@@ -771,10 +786,11 @@ def test_every_second_step_takes_what_the_code_adds_from_the_one_before() -> Non
     given = model.renderer.velocity([("blue", 4)], code)
     free = model.renderer.velocity([("blue", 4)], code, unknown)
     guided = model.renderer.guided("blue", code, 3.0)
-    added = torch.zeros(())
+    guided(states[0], torch.zeros(4))
+    added = model.renderer.mean("blue", code) - model.renderer.mean("blue", code, unknown)
     for number, state in enumerate(states):
         times = torch.full((4,), 0.25 * (number + 1))
-        if number != 1:
+        if number == 1:
             added = given(state, times) - free(state, times)
         torch.testing.assert_close(guided(state, times), given(state, times) + 2.0 * added)
 
@@ -795,6 +811,35 @@ def test_noise_says_nothing_where_the_path_begins() -> None:
     for guidance in (1.0, 3.0):
         sample(model.renderer.guided("blue", code, guidance), noise, 4, solver="adams")
     assert evaluated == [4, 4, 4, 4, *(4, 1, 4, 8, 4)]
+
+
+def test_a_row_of_one_source_teaches_the_renderer_nothing_of_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A code that is drawn from nothing has nothing to do with the row's image."""
+    model = tiny_model("flow", sampled=1.0)
+    batch = random_batch(model, rows=6)
+    alone = torch.tensor([True, False] * 3)
+    first, *others = model.source_names
+    batch = SourceBatch(batch.values, {first: torch.ones(6, dtype=torch.bool), **dict.fromkeys(others, ~alone)})
+    told = []
+    monkeypatch.setattr(model.renderer, "loss", lambda *asked: told.append(asked) or torch.zeros(()))
+    model._renderer_loss(model._coded(batch), generator())
+    ((_, _, known, _),) = told
+    assert sum(int(part.sum()) for part in known.values()) == 3
+    assert sum(len(part) for part in known.values()) == 6
+
+
+def test_without_rows_that_lack_their_code_nothing_is_guided() -> None:
+    model = tiny_model("flow", dropped=0.0).eval()
+    model._measure_guidance()
+    assert model.guidance == 1.0
+
+
+def test_appearance_of_nothing_given_is_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("flow", [Source(name, (3, 8, 8)) for name in ("blue", "grey")]).eval()
+    drawn = model.sample(None, ["blue"], n=4, rule="appearance", generator=generator()).values["blue"]
+    codes = model.draw(1, generator()).expand(4, -1)
+    same = model.answer(codes, model.nothing(4), ["blue"], None, "sample", "appearance", generator()).values["blue"]
+    assert len(drawn.flatten(1).unique(dim=0)) == len(same.flatten(1).unique(dim=0)) == 4
 
 
 def test_what_is_drawn_has_grain_and_what_is_kept_has_none() -> None:

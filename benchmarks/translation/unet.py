@@ -16,6 +16,7 @@ from msvae.likelihoods import likelihood_of
 from msvae.networks.pairs import input_channels, network_input
 from msvae.networks.precision import autocast_for
 from msvae.source import Source
+from msvae.training.devices import chosen_precision
 from msvae.training.loop import average_with
 from msvae.training.optimizer import optimizer_of
 from msvae.training.progress import Display, Quiet, tracked
@@ -92,9 +93,8 @@ class Training:
         self.index = (rows.present[given.name] & rows.present[wanted.name]).nonzero().squeeze(1)
         self.network = UNet(given, wanted)
         self.average = AveragedModel(self.network, multi_avg_fn=average_with(config.ema_decay))
-        self.optimizer = optimizer_of(
-            self.network, config.optimizer, config.learning_rate, (0.9, 0.99), config.weight_decay
-        )
+        rate, decay, precision = config.learning_rate, config.weight_decay, chosen_precision(config)
+        self.optimizer = optimizer_of(self.network, config.optimizer, rate, (0.9, 0.99), decay, precision)
         self.order = BatchOrder(len(self.index), config.batch_size, config.seed)
         self.step = 0
 

@@ -171,7 +171,7 @@ class FlowConfig(Settings):
             raise ValueError(f"favoured: shares of the rows, at most 1 together, got {sum(self.favoured.values()):g}")
         if self.favoured and not self.aligned and self.content != "auto":
             raise ValueError("favoured questions are those of the last stage of scenes (content=scene, aligned=true)")
-        for width in (self.converter_width, self.renderer_width):
+        for width in (self.converter_width, *([] if self.patch is None else [self.renderer_width])):
             if width % self.heads:
                 raise ValueError(f"width {width} of a Transformer is no multiple of its {self.heads} heads")
         return self

@@ -62,46 +62,58 @@ class Renderer(nn.Module):
         """
         return self._field(runs, self._content(code, known))
 
+    def drawn(
+        self, name: str, code: Float[Tensor, "rows slots size"], known: Bool[Tensor, " rows"] | None = None
+    ) -> Velocity:
+        """The field for one solution step by step, from t = 0 on: there the state is noise, which says nothing of the
+        data, and the field is the mean less the state."""
+        later, begun = self.velocity([(name, len(code))], code, known), False
+
+        def field(state: Tensor, time: Tensor) -> Tensor:
+            nonlocal begun
+            if begun:
+                return later(state, time)
+            begun = True
+            return self.mean(name, code, known) - state
+
+        return field
+
     def guided(
         self, name: str, code: Float[Tensor, "rows slots size"], guidance: float, begins: float = 0.0
     ) -> Velocity:
-        """The field with what the code adds multiplied by `guidance`, for one solution step by step.
+        """`drawn` with what the code adds multiplied by `guidance`.
 
-        At t = 0 the state is noise, which says nothing of the data: there the field is the mean less the state, with
-        the code and without it, which costs nothing without. What the code adds changes slowly along the path: every
-        second step takes it from the one before. So four steps are five evaluations, and four with guidance 1.
+        At t = 0 the field without a code is the same for all rows. What the code adds changes slowly along the path:
+        every second step takes it from the one before. So four steps are five evaluations, and four with guidance 1.
 
         Args:
             begins: time of the path before which nothing is guided: while there is little but noise, guidance costs
                 variety and gains least (Kynkäänniemi et al. 2024, arXiv 2404.07724).
         """
+        given = self.drawn(name, code)
+        if guidance == 1.0:
+            return given
         known = torch.ones(len(code), dtype=torch.bool, device=code.device)
-        later = self.velocity([(name, len(code))], code)
-        field = self.velocity([(name, 2 * len(code))], torch.cat([code, code]), torch.cat([known, ~known]))
-        added: Tensor | None = None
+        both = self.velocity([(name, 2 * len(code))], torch.cat([code, code]), torch.cat([known, ~known]))
+        begun, added = False, None
 
-        def given(state: Tensor, time: Tensor) -> Tensor:
-            return self.mean(name, code) - state if _begins(time) else later(state, time)
-
-        def given_and_free(state: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-            if _begins(time):
-                return given(state, time), self.mean(name, code[:1], ~known[:1]) - state
-            conditional, unconditional = field(torch.cat([state, state]), torch.cat([time, time])).chunk(2)
-            return conditional, unconditional
-
-        def both(state: Tensor, time: Tensor) -> Tensor:
-            nonlocal added
+        def field(state: Tensor, time: Tensor) -> Tensor:
+            nonlocal begun, added
+            first, begun = not begun, True
             if begins > 0.0 and bool((time < begins).all()):
                 return given(state, time)
             if added is not None:
                 conditional, known_addition = given(state, time), added
                 added = None
                 return conditional + (guidance - 1) * known_addition
-            conditional, unconditional = given_and_free(state, time)
+            if first:
+                conditional, unconditional = given(state, time), self.mean(name, code[:1], ~known[:1]) - state
+            else:
+                conditional, unconditional = both(torch.cat([state, state]), torch.cat([time, time])).chunk(2)
             added = conditional - unconditional
             return guided_velocity(conditional, unconditional, guidance)
 
-        return given if guidance == 1.0 else both
+        return field
 
     def mean(
         self, name: str, code: Float[Tensor, "rows slots size"], known: Bool[Tensor, " rows"] | None = None
@@ -151,7 +163,3 @@ class Renderer(nn.Module):
             return self.field(runs, state, self.condition(about + self.time(time)), content)
 
         return field
-
-
-def _begins(time: Tensor) -> bool:
-    return not bool(time.any())

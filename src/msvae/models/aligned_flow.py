@@ -46,7 +46,8 @@ class AlignedFlow(SharedFlow):
         self.alignment = Alignment(
             sources, config.aligned_width, self.content.slots, config.code, config.shared_trunk, config.added
         )
-        self.favoured = directions(config.favoured, self.source_names)
+        asked = directions(config.favoured, self.source_names)
+        self.favoured = [one for one in asked if self.source_names[one.wanted] in self.trained_sources]
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -159,6 +160,7 @@ class AlignedFlow(SharedFlow):
         shares = present.float() if vector is None else self._shares(vector, present)
         seen = {name: given.values[name].float().repeat_interleave(n, dim=0) for name in given.names}
         own = self._latents(given)
+        from_code = ~present.any(dim=0)  # which says more than the image that is drawn of it
         images = {}
         for name in self.wanted(to):
             index = self.source_names.index(name)
@@ -171,7 +173,8 @@ class AlignedFlow(SharedFlow):
             turned = (on_others & (shares[index] < 1.0)).nonzero().squeeze(1)
             if len(turned):
                 there = {other: values[turned] for other, values in seen.items()}
-                drawn = self._aligned(name, there, others[:, turned], log_weights[:, turned], codes[turned], mode)
+                expected = torch.full_like(turned, mode == "mean", dtype=torch.bool) & ~from_code[turned]
+                drawn = self._aligned(name, there, others[:, turned], log_weights[:, turned], codes[turned], expected)
                 drawn = self._mixed(name, drawn, latents[turned], shares[index, turned])
                 image = image.index_copy(0, turned, drawn)
             if mode == "sample":
@@ -198,10 +201,9 @@ class AlignedFlow(SharedFlow):
         present: Bool[Tensor, "sources rows"],
         log_weights: Float[Tensor, "sources rows"],
         codes: Float[Tensor, "rows latent"],
-        mode: Mode,
+        expected: Bool[Tensor, " rows"],
     ) -> Tensor:
         """The source as drawn on what is seen of others, a few rows at a time."""
-        expected = torch.full((len(codes),), mode == "mean", device=self.device)
         found = []
         for rows in torch.arange(len(codes), device=self.device).split(rows_at_once(self.sources)):
             images = {other: values[rows] for other, values in seen.items()}

@@ -18,6 +18,7 @@ from msvae.source import Source, SourceBatch, source_named
 
 Mode = Literal["sample", "mean"]
 Weights = Mapping[str, float]
+LEAST_SHARE = 1e-30  # of the largest weight: smaller ones count as this, since float32 does not hold them exactly
 
 
 @dataclass(frozen=True)
@@ -271,8 +272,9 @@ class MultiSourceModel(nn.Module):
         largest = max(weights.values(), default=0.0)
         if not largest > 0:
             raise SourceError("Weights: at least one source needs a weight above 0.")
-        shares = [float(weights.get(name, 0.0)) / largest for name in self.source_names]  # safe for any magnitude
-        vector = torch.tensor(shares, device=given.device)
+        shares = {name: float(weight) / largest for name, weight in weights.items()}
+        shares = {name: max(share, LEAST_SHARE) for name, share in shares.items() if weights[name] > 0}
+        vector = torch.tensor([shares.get(name, 0.0) for name in self.source_names], device=given.device)
         present = given.presence(self.source_names)
         lost = present.any(dim=0) & ~(present & (vector > 0)[:, None]).any(dim=0)
         if bool(lost.any()):

@@ -87,7 +87,11 @@ class DrawingFlow(StagedFlow):
 
     @torch.no_grad()
     def _measure_guidance(self) -> None:
-        """So that few images of rows from nothing say their codes badly."""
+        """So that few images of rows from nothing say their codes badly; none where no row was trained without its
+        code, which guidance has to know."""
+        if self.config.dropped == 0.0:
+            self.measured_guidance.fill_(1.0)
+            return
         generator = torch.Generator(self.device).manual_seed(0)
         parts = self.draw(self._measured_rows, generator).tensor_split(len(self.source_names))  # one source of a row
         codes = dict(zip(self.source_names, parts, strict=True))
@@ -204,7 +208,8 @@ class DrawingFlow(StagedFlow):
         guidance = self.guidance if guidance is None else guidance
         if noise is None:
             return torch.cat([self.renderer.mean(name, part) for part in slots.split(CHUNK)])
-        solver = "euler" if how.begins > 0 else how.solver  # where guidance begins the velocity jumps
+        jumps = how.begins > 0 and guidance != 1.0  # where guidance begins
+        solver = "euler" if jumps else how.solver
 
         answers = []
         with autocast_for(self.device, how.precision):

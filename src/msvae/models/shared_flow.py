@@ -146,7 +146,7 @@ class SharedFlow(DrawingFlow):
         vector = None if weights is None else self.weight_vector(weights, given)
         shares = self._shares(vector, given.presence(self.source_names))
         latents = self._latents(given)
-        mixed = self._mixed_noise(given, latents, shares) if rule == "appearance" else None
+        mixed = self._mixed_noise(given, latents, shares, generator) if rule == "appearance" else None
         images = {}
         for index, name in enumerate(self.source_names):
             if name not in self.wanted(to):
@@ -174,23 +174,35 @@ class SharedFlow(DrawingFlow):
         return SourceBatch.complete(images)
 
     def _mixed_noise(
-        self, given: SourceBatch, latents: dict[str, Tensor], shares: Float[Tensor, "sources rows"]
+        self,
+        given: SourceBatch,
+        latents: dict[str, Tensor],
+        shares: Float[Tensor, "sources rows"],
+        generator: Generator | None,
     ) -> Float[Tensor, "rows latents"]:
-        """sum_m a_m noise_m / sqrt(sum_m a_m^2): the given sources' private parts, still of variance 1.
+        """sum_m a_m noise_m / sqrt(sum_m a_m^2): the given sources' private parts, still of variance 1; any noise in
+        rows without a source.
 
         Raises:
             SourceError: where sources have latents of different shapes.
         """
-        sizes = {name: len(latents[name][0]) for name in self.source_names}
-        if len(set(sizes.values())) > 1:
-            raise SourceError(f"Rule 'appearance' needs sources with latents of one shape, got {sizes}.")
+        shapes = {name: self.autoencoders.networks.map_shape[name] for name in self.source_names}
+        if len(set(shapes.values())) > 1:
+            raise SourceError(f"Rule 'appearance' needs sources with latents of one shape, got {shapes}.")
         total = torch.zeros_like(latents[self.source_names[0]])
         for name, share in zip(self.source_names, shares, strict=True):
             if bool((share > 0).any()):
                 code = self._slots(self.encode(given.select([name])).mean)
                 velocity = self.renderer.velocity([(name, len(code))], code)
                 total += share[:, None] * flow.invert(velocity, latents[name], INVERTED_STEPS)
-        return total / shares.square().sum(dim=0).sqrt().clamp_min(1e-6)[:, None]
+        mixed = total / shares.square().sum(dim=0).sqrt().clamp_min(1e-6)[:, None]
+        nothing = ~(shares > 0).any(dim=0)
+        return mixed.index_copy(0, *self._any_noise(nothing, generator)) if bool(nothing.any()) else mixed
+
+    def _any_noise(self, rows: Bool[Tensor, " rows"], generator: Generator | None) -> tuple[Tensor, Tensor]:
+        """Numbers of these rows, and a private part for each."""
+        index = rows.nonzero().squeeze(1)
+        return index, self._private(self.source_names[0], len(index), generator)
 
     def _from_its_noise(
         self, name: str, code: Float[Tensor, "rows latent"], noise: Float[Tensor, "rows latents"]

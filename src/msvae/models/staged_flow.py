@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from msvae.config import FlowConfig
 from msvae.flow.agreement import agreement
-from msvae.flow.autoencoders import present_values, rows_by_source
+from msvae.flow.autoencoders import LEAST_STANDARDISED, present_values, rows_by_source
 from msvae.flow.coded import CodedBatch, CodeEvidence, joined
 from msvae.flow.content import pooled
 from msvae.flow.energy import energy_score
@@ -24,7 +24,6 @@ SAMPLER_ROWS = 10_000
 JUDGED_ROWS, JUDGED_DRAWS = 500, 4  # of codes given sources
 TRAINING_CODE_STEPS = 4
 SMALLEST_SPREAD = 1e-3
-LEAST_STANDARDISED = 8  # rows by whose mean and deviation latents are: with 4 autoencoders are worse, with 2 useless
 FEWEST_ROWS = 0.25  # of `training.batch_size`, however many tokens a row has
 SHARES = {"sources": 0.26, "code": 0.16, "converter": 0.10, "renderer": 0.48}
 SELF_DRAWN_FROM = 250  # steps of the converter: codes drawn before are bad targets (docs/flow-measured.md)
@@ -133,7 +132,10 @@ class StagedFlow(FlowParts):
         self._measure_agreement(evidence)
 
     def _measure_codes(self, rows: RowSource) -> None:
-        """Whether codes given some of a row's sources come nearer to that of all by the mixture or the converter."""
+        """Whether codes given some of a row's sources come nearer to that of all by the mixture or the converter.
+
+        The converter's are unguided: guidance exaggerates on purpose, which a proper score counts as an error.
+        """
         generator = torch.Generator(self.device).manual_seed(0)
         evidence = self._coded_rows(rows, JUDGED_ROWS).evidence
         evidence = evidence.rows((evidence.present.sum(dim=0) > 1).nonzero().squeeze(1))
@@ -143,7 +145,10 @@ class StagedFlow(FlowParts):
         truth = self._whole(evidence).flatten(1)
         velocity, steps = self.converter.velocity(asked), self.config.code_steps
         by_mixture = [self._drawn_by_mixture(asked, None, generator) for _ in range(JUDGED_DRAWS)]
-        by_converter = [self._drawn_by_flow(velocity, len(truth), steps, generator) for _ in range(JUDGED_DRAWS)]
+        solver = self.config.solver
+        by_converter = [
+            self._drawn_by_flow(velocity, len(truth), steps, generator, solver) for _ in range(JUDGED_DRAWS)
+        ]
         for place, draws in enumerate((by_converter, by_mixture)):
             self.energy_scores[place] = energy_score(torch.stack(draws).flatten(2), truth)
 
@@ -252,8 +257,8 @@ class StagedFlow(FlowParts):
         others = evidence.restricted(~target)
         code = self._whole(others)
         share = self.config.sampled if self.config.converter == "flow" else 0.0
-        drawn = torch.rand(rows, generator=generator, device=self.device) < share
-        known = others.present.any(dim=0) | drawn
+        known = others.present.any(dim=0)  # a code drawn from nothing would have nothing to do with the image
+        drawn = known & (torch.rand(rows, generator=generator, device=self.device) < share)
         index = drawn.nonzero().squeeze(1)
         if len(index):
             with without_gradient():

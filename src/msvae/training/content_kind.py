@@ -16,6 +16,7 @@ from msvae.training.progress import Display
 
 SCENE = 0.22  # of a source's variance explained by another; what known sets have stands in docs/flow.md
 LEAST_BUDGET = 180.0  # seconds: a scene has five stages, and large networks in them
+STAGES_OF_CLASS = {"sources", "code", "converter", "renderer"}
 PROBED_ROWS, FEWEST_ROWS, MOST_SOURCES, MOST_CLASSES = 128, 16, 5, 8
 
 
@@ -23,7 +24,7 @@ def with_known_content(config: RunConfig, data: DataSet, display: Display) -> Ru
     """The settings with `class` or `scene` in place of `model.content=auto`, as training rows show it.
 
     Budgets that are too short for the stages of a scene train a `class`, and so do numbers of steps that leave the last
-    of those stages out.
+    of those stages out: 0 for it, or one for each of the others alone.
     """
     model, training = config.model, config.training
     if not isinstance(model, FlowConfig) or model.content != "auto":
@@ -33,7 +34,7 @@ def with_known_content(config: RunConfig, data: DataSet, display: Display) -> Ru
         kind, why = "class", ""
     elif training.budget is not None and training.budget < LEAST_BUDGET:
         kind, why = "class", f", and {LEAST_BUDGET:g} s are the least for a scene"
-    elif training.stage_steps and "alignment" not in training.stage_steps:
+    elif training.stage_steps.get("alignment", 0 if training.stage_steps.keys() >= STAGES_OF_CLASS else None) == 0:
         kind, why = "class", ", and there are no steps for the stage of scenes (alignment)"
     else:
         kind, why = "scene", ""

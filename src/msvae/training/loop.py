@@ -21,7 +21,7 @@ from msvae.models.base import Loss, MultiSourceModel
 from msvae.models.stages import RowSource, Stage
 from msvae.training.augmented_rows import AugmentedRows
 from msvae.training.checkpoint import RunFolder
-from msvae.training.devices import accelerator_for, kept_random_state
+from msvae.training.devices import accelerator_for, chosen_precision, kept_random_state
 from msvae.training.gates import GATES
 from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite_loss
 from msvae.training.log import MetricsLog
@@ -70,7 +70,8 @@ def fit(
     display = display or Quiet()
     accelerator = accelerator_for(config)
     averaged = AveragedModel(model, multi_avg_fn=average_with(config.ema_decay))  # copied before the model is wrapped
-    optimizer = optimizer_of(model, config.optimizer, config.learning_rate, (0.9, 0.99), config.weight_decay)
+    rate, decay, precision = config.learning_rate, config.weight_decay, chosen_precision(config)
+    optimizer = optimizer_of(model, config.optimizer, rate, (0.9, 0.99), decay, precision)
     averaged.to(accelerator.device)
     averaged.n_averaged = averaged.n_averaged.cpu()  # read in every step, which a GPU would be waited for
     wrapped, optimizer = accelerator.prepare(model, optimizer)

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msvae.networks.precision import prefers_bf16
-
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -32,6 +30,7 @@ class Muon(torch.optim.AdamW):
         matrices, others: parameters of two dimensions or more, and all others.
         lr, weight_decay: of both.
         betas: of AdamW.
+        in_bf16: whether matrices are orthogonalised in bfloat16, which suffices.
     """
 
     def __init__(
@@ -41,7 +40,9 @@ class Muon(torch.optim.AdamW):
         lr: float,
         betas: tuple[float, float],
         weight_decay: float,
+        in_bf16: bool = False,
     ) -> None:
+        self.in_bf16 = in_bf16
         groups = [{"params": list(matrices)}, {"params": list(others)}]
         super().__init__(groups, lr, betas, weight_decay=weight_decay, fused=True)
         self._step_supports_amp_scaling = False  # a gradient scaler unscales before `step`: the matrices do not
@@ -76,25 +77,24 @@ class Muon(torch.optim.AdamW):
             looked_ahead = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)
             ahead = torch.stack([momentum.flatten(1) for momentum in looked_ahead])
             learning = torch.stack(torch._foreach_norm(gradients, math.inf)) != 0  # no gradient, no step
-            updates = orthogonal(ahead.mul_(learning[:, None, None]))
+            updates = orthogonal(ahead.mul_(learning[:, None, None]), self.in_bf16)
             pace = group["lr"] * SCALE * max(high, wide) ** 0.5
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             shaped = [update.view_as(weight) for update, weight in zip(updates, weights, strict=True)]
             torch._foreach_add_(weights, shaped, alpha=-pace)
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
+def orthogonal(matrices: Tensor, in_bf16: bool = False) -> Tensor:
     """About U V^T of each matrix U S V^T, (count, high, wide): singular values near 1, the smallest ones below.
 
-    A Newton-Schulz iteration of fifth order, X <- q(X X^T) X with q(G) = a + b G + c G^2, in bf16 where the device is
-    quicker with it. Elsewhere, where one side is longer than the other, the factors are multiplied first: all are
-    functions of the first G, so that only the short side counts. bf16 is not exact enough for that: G loses its
-    smallest eigenvalues.
+    A Newton-Schulz iteration of fifth order, X <- q(X X^T) X with q(G) = a + b G + c G^2. In fp32, where one side is
+    longer than the other, the factors are multiplied first: all are functions of the first G, so that only the short
+    side counts. bf16 is not exact enough for that: G loses its smallest eigenvalues.
     """
     turned = matrices.shape[1] > matrices.shape[2]
     start = matrices.mT if turned else matrices
     start = start / start.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
-    if prefers_bf16(start.device):
+    if in_bf16:
         found = _iterated(start.bfloat16())
     elif start.shape[2] >= OBLONG * start.shape[1]:
         found = _factor(start @ start.mT) @ start
@@ -127,17 +127,23 @@ def _factor(gram: Tensor) -> Tensor:
 
 
 def optimizer_of(
-    model: nn.Module, kind: str, lr: float, betas: tuple[float, float], weight_decay: float
+    model: nn.Module,
+    kind: str,
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    precision: str = "fp32",
 ) -> torch.optim.Optimizer:
     """The optimiser of a model's parameters.
 
     Args:
         kind: `muon`: weights of convolutions, and of linear maps that are not large, by Muon; `adamw`: none.
+        precision: of the training, such as `bf16`.
     """
     chosen = {id(weight) for weight in _matrices(model)} if kind == "muon" else set()
     matrices = [parameter for parameter in model.parameters() if id(parameter) in chosen]
     others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    return Muon(matrices, others, lr, betas, weight_decay)
+    return Muon(matrices, others, lr, betas, weight_decay, in_bf16=precision != "fp32")
 
 
 def _matrices(model: nn.Module) -> Iterator[Tensor]:
