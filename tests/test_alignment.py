@@ -130,11 +130,11 @@ def test_from_nothing_the_others_are_drawn_on_the_first() -> None:
     codes = model.draw(4, generator())
     made = model.decode(codes, mode="mean")
     first = SourceBatch.complete({"a": made.values["a"]})
-    on_it = model.answer(codes, first, ["b", "c"], None, "mean", "own", None)
+    on_it = model.answer(codes, first, ["b", "c"], None, "sample", "own", None)  # whose codes say more, too
     for name in ("b", "c"):
         torch.testing.assert_close(made.values[name], on_it.values[name])
     from_c = model.decode(codes, ["c", "a"], mode="mean").values
-    on_c = model.answer(codes, SourceBatch.complete({"c": from_c["c"]}), ["a"], None, "mean", "own", None)
+    on_c = model.answer(codes, SourceBatch.complete({"c": from_c["c"]}), ["a"], None, "sample", "own", None)
     torch.testing.assert_close(from_c["a"], on_c.values["a"])
     alone = model.decode(codes, ["b"], mode="mean")
     assert not torch.allclose(alone.values["b"], made.values["b"], atol=1e-4)

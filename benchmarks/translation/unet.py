@@ -13,6 +13,7 @@ from msvae.config import TrainingConfig
 from msvae.data.augment import augmented
 from msvae.data.base import Rows
 from msvae.likelihoods import likelihood_of
+from msvae.networks.blocks import group_norm
 from msvae.networks.pairs import input_channels, network_input
 from msvae.networks.precision import autocast_for
 from msvae.source import Source
@@ -32,7 +33,7 @@ class Pair(nn.Module):
         super().__init__()
         self.layers = nn.Sequential()
         for before in (inputs, outputs):
-            self.layers.extend((nn.Conv2d(before, outputs, 3, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()))
+            self.layers.extend((nn.Conv2d(before, outputs, 3, padding=1), group_norm(outputs), nn.SiLU()))
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.layers(maps)

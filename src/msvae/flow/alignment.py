@@ -10,7 +10,7 @@ from msvae.errors import ConfigError
 from msvae.flow.autoencoders import rows_by_source
 from msvae.likelihoods import likelihood_of
 from msvae.networks.aligned import LEVELS, MapDrawer, MapReader
-from msvae.networks.blocks import lay_out
+from msvae.networks.blocks import laid_out, lay_out
 from msvae.networks.pairs import by_trunk, condition_of, network_input, source_groups
 from msvae.source import Source
 
@@ -87,7 +87,7 @@ class Alignment(nn.Module):
             everywhere = everywhere.index_copy(0, cells, logits).unflatten(0, (count, length))
             shares = torch.softmax(everywhere, dim=0).flatten(0, 1)[cells]
             values = maps[:, :-1]
-            nothing = values.new_zeros(length, *values.shape[1:])
+            nothing = laid_out(values.new_zeros(length, *values.shape[1:]))
             fused.append(nothing.index_add(0, cells % length, shares.to(values.dtype) * values))
         return fused
 
@@ -112,7 +112,7 @@ class Alignment(nn.Module):
             index = torch.cat([wanted[name] for name in names])
             lengths = [len(wanted[name]) for name in names]
             condition = condition_of(self.place, names, lengths, index.device)
-            raw = self.drawers[trunk]([part[index] for part in maps], tokens[index], condition).float()
+            raw = self.drawers[trunk]([laid_out(part[index]) for part in maps], tokens[index], condition).float()
             answers |= zip(names, raw.split(lengths), strict=True)
         return answers
 
@@ -151,7 +151,7 @@ class Alignment(nn.Module):
             inputs = torch.cat([network_input(self.sources[name], images[name]) for name in names])
             lengths = [len(images[name]) for name in names]
             condition = condition_of(self.place, names, lengths, inputs.device)
-            levels = self.readers[trunk](inputs.contiguous(memory_format=torch.channels_last), condition)
+            levels = self.readers[trunk](laid_out(inputs), condition)
             parts = [level.split(lengths) for level in levels]
             found |= {name: [level[number] for level in parts] for number, name in enumerate(names)}
         return found

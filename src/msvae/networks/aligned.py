@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.likelihoods import likelihood_of
-from msvae.networks.blocks import Condition, ConvBlock, channels_at
+from msvae.networks.blocks import Condition, ConvBlock, channels_at, laid_out
 from msvae.networks.conv import doubled
 from msvae.networks.pairs import input_channels
 from msvae.source import Source
@@ -45,8 +45,8 @@ class MapReader(nn.Module):
         around = values
         for block in self.around:
             around = block(around, condition)
-        found = [torch.cat([self.pixels(values), around], dim=1)]
-        maps = self.stem(F.pixel_unshuffle(F.pad(values, self.padding), 2))
+        found = [torch.cat([laid_out(self.pixels(values)), around], dim=1)]
+        maps = self.stem(laid_out(F.pixel_unshuffle(F.pad(values, self.padding), 2)))
         for block in self.blocks:
             maps = block(maps, condition)
             found.append(maps)
