@@ -72,7 +72,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, conditions: int = 0) -> None:
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = nn.GroupNorm(math.gcd(8, channels), channels)  # not `group_norm`: trained runs have these groups
         self.first = ConvBlock(channels, channels, conditions=conditions)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.second.weight)  # starts as the identity
