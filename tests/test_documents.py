@@ -25,9 +25,10 @@ DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench
 
 
 def headings(document: Path) -> set[str]:
-    """What a link to a part of a document may name."""
+    """What a link to a part of a document may name; the second of a title has a number."""
     lines = re.findall(r"^#+ (.*)$", document.read_text(), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+    names = [re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines]
+    return {f"{name}-{before}" if (before := names[:place].count(name)) else name for place, name in enumerate(names)}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -67,7 +67,7 @@ class Renderer(nn.Module):
     ) -> Velocity:
         """The field for one solution step by step, from t = 0 on: there the state is noise, which says nothing of the
         data, and the field is the mean less the state."""
-        later, begun = self.velocity([(name, len(code))], code, known), False
+        later, begun = self.velocity([(name, code.shape[0])], code, known), False
 
         def field(state: Tensor, time: Tensor) -> Tensor:
             nonlocal begun
@@ -119,8 +119,9 @@ class Renderer(nn.Module):
         self, name: str, code: Float[Tensor, "rows slots size"], known: Bool[Tensor, " rows"] | None = None
     ) -> Float[Tensor, "rows latents"]:
         """E[h | w], and E[h] where no code counts, in one evaluation at t = 0, where the state says nothing of them."""
-        state = code.new_zeros(len(code), math.prod(self.shapes[name]))
-        return self.velocity([(name, len(code))], code, known)(state, state.new_zeros(len(code)))
+        rows = code.shape[0]  # not `len`, which an exported program would keep
+        state = code.new_zeros(rows, math.prod(self.shapes[name]))
+        return self.velocity([(name, rows)], code, known)(state, state.new_zeros(rows))
 
     def loss(
         self,

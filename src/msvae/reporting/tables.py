@@ -55,26 +55,19 @@ def _compared(figures: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def sources_lines(sources: Mapping[str, Mapping[str, float | None]]) -> tuple[list[str], list[list[str]]]:
-    """Headings and a row for each source: reconstructions of every kind that was tested (the joint ones always)."""
+    """Headings and a row for each source: reconstructions of every kind that was tested."""
     kinds = {"": "joint", "self_": "from itself", "single_": "trained alone"}
-    measures = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "accuracy": ("right pixels", 3)}  # accuracy: of class maps
-    known = {
-        (kind, measure)
-        for kind in kinds
-        for measure in measures
-        if any(entry.get(f"{kind}{measure}") is not None for entry in sources.values())
-    }
-    shown = [(kind, measure) for kind in kinds for measure in measures if (kind, measure) in known]
-    firsts = {kind: next((m for k, m in shown if k == kind), None) for kind in kinds}
-    headings = [
-        f"{kinds[kind]} {measures[measure][0]}" if measure == firsts[kind] else measures[measure][0]
-        for kind, measure in shown
-    ]
-    rows = [
-        [name, *(number(entry.get(f"{kind}{measure}"), measures[measure][1]) for kind, measure in shown)]
-        for name, entry in sources.items()
-    ]
-    return ["source", *headings], rows
+    measures = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "accuracy": ("right pixels", 3)}
+    together = (("psnr", "ssim"), ("accuracy",))  # of pictures, of class maps
+    headings, shown = ["source"], list[tuple[str, int]]()
+    for kind, title in kinds.items():
+        for part in together:
+            if any(entry.get(f"{kind}{part[0]}") is not None for entry in sources.values()):
+                first, *others = (measures[measure][0] for measure in part)
+                headings += [f"{title} {first}", *others]
+                shown += [(f"{kind}{measure}", measures[measure][1]) for measure in part]
+    rows = [[name, *(number(entry.get(figure), digits) for figure, digits in shown)] for name, entry in sources.items()]
+    return headings, rows
 
 
 def _sources_table(sources: Mapping[str, Mapping[str, float | None]]) -> Table:
