@@ -12,7 +12,6 @@ from msvae.source import Source, SourceBatch
 from msvae.subsets import rows_of_each
 
 STATISTICS_MOMENTUM = 0.05
-LEAST_STANDARDISED = 8  # rows whose statistics do: with those of 4 autoencoders are worse, with 2 useless
 LEAST_DEVIATION = 0.1  # of the root mean square of all
 
 
@@ -31,18 +30,12 @@ class Standardiser(nn.Module):
         """Standardised values.
 
         Args:
-            of_batch: by the statistics of these rows, which are remembered as a running mean. Fewer rows than 8 say
-                little of all: they count by their number, and the remembered statistics make up for the others.
+            of_batch: by the statistics of these rows, which are remembered as a running mean; one row alone by the
+                remembered ones.
         """
-        if not of_batch or not len(values):
+        if not of_batch or len(values) < 2:
             return (values - self.mean) / self.deviation
-        mean, variance = values.mean(dim=0), values.var(dim=0, correction=0)
-        share = min(1.0, len(values) / LEAST_STANDARDISED)
-        if share < 1.0:
-            between = share * (1 - share) * (mean - self.mean).square()
-            mean = torch.lerp(self.mean, mean, share)
-            variance = torch.lerp(self.deviation.square(), variance, share) + between
-        deviation = _deviation(variance)
+        mean, deviation = values.mean(dim=0), _deviation(values)
         with torch.no_grad():
             self.mean.lerp_(mean, STATISTICS_MOMENTUM)
             self.deviation.lerp_(deviation, STATISTICS_MOMENTUM)
@@ -55,11 +48,12 @@ class Standardiser(nn.Module):
     def calibrate(self, values: Float[Tensor, "rows size"]) -> None:
         """Take the statistics of these rows."""
         self.mean.copy_(values.mean(dim=0))
-        self.deviation.copy_(_deviation(values.var(dim=0, correction=0)))
+        self.deviation.copy_(_deviation(values))
 
 
-def _deviation(variance: Float[Tensor, " size"]) -> Float[Tensor, " size"]:
+def _deviation(values: Float[Tensor, "rows size"]) -> Float[Tensor, " size"]:
     """Of every number, but not far below that of all: a corner that is white in nearly all rows is not blown up."""
+    variance = values.var(dim=0, correction=0)
     return (variance + LEAST_DEVIATION**2 * variance.mean() + 1e-6).sqrt()
 
 
