@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from msvae.data import SETS
 from msvae.data.base import DataSet
 
 AT_ONCE = 500  # rows asked of a model at a time: memory does not grow with the number of test rows
 MOST_REAL = 5000  # real images whose features are kept
 MIXED_SEED = 1
-MIXED_ALREADY = frozenset({"colours", "mnist-fashion", "polymnist"})  # sets whose rows have been dealt at random
 RARE = 0.1  # of the images of the source with most: sources with fewer have no part in Fréchet distances
 
 
@@ -42,7 +42,7 @@ def mixed(data: DataSet) -> DataSet:
     Rows lie sorted, by class or by place, and of many the first ones are looked at. What is mixed already stays as it
     is.
     """
-    if data.name in MIXED_ALREADY:
+    if data.name in SETS and SETS[data.name].mixed:
         return data
     test = data.split("test")
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(MIXED_SEED))

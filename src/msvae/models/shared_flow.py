@@ -196,13 +196,8 @@ class SharedFlow(DrawingFlow):
                 velocity = self.renderer.velocity([(name, len(code))], code)
                 total += share[:, None] * flow.invert(velocity, latents[name], INVERTED_STEPS)
         mixed = total / shares.square().sum(dim=0).sqrt().clamp_min(1e-6)[:, None]
-        nothing = ~(shares > 0).any(dim=0)
-        return mixed.index_copy(0, *self._any_noise(nothing, generator)) if bool(nothing.any()) else mixed
-
-    def _any_noise(self, rows: Bool[Tensor, " rows"], generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """Numbers of these rows, and a private part for each."""
-        index = rows.nonzero().squeeze(1)
-        return index, self._private(self.source_names[0], len(index), generator)
+        nothing = (~(shares > 0).any(dim=0)).nonzero().squeeze(1)
+        return mixed.index_copy(0, nothing, self._private(self.source_names[0], len(nothing), generator))
 
     def _from_its_noise(
         self, name: str, code: Float[Tensor, "rows latent"], noise: Float[Tensor, "rows latents"]

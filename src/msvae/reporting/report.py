@@ -254,11 +254,11 @@ def _settings(run: Run) -> str:
 
 def _how_to_repeat(run: Run) -> str:
     """The command, or what one has to have besides."""
-    train = f"msvae train --config settings.yaml {_length(run)} -o again"
-    command = f"{train} && msvae evaluate again && msvae report again"
     description = run.folder.description()
     if description.get("own_data") or description.get("own_networks"):
-        return "This run had rows or networks that were given in Python; msvae.train with these and the settings below."
+        return "This run had rows or networks of its own, given in Python: msvae.train repeats it with these settings."
+    train = f"msvae train --config settings.yaml {_length(run)} -o again"
+    command = f"{train} && msvae evaluate again && msvae report again"
     return f"Save the settings below as settings.yaml; then this repeats the run: {command}"
 
 

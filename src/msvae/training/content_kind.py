@@ -11,12 +11,12 @@ from msvae.config import FlowConfig, RunConfig, parse
 from msvae.data import DataSet
 from msvae.data.base import Rows
 from msvae.metrics import local_fit
+from msvae.models.staged_flow import SHARES as STAGES_OF_CLASS
 from msvae.networks.pairs import network_input
 from msvae.training.progress import Display
 
 SCENE = 0.22  # of a source's variance explained by another; what known sets have stands in docs/flow.md
 LEAST_BUDGET = 180.0  # seconds: a scene has five stages, and large networks in them
-STAGES_OF_CLASS = {"sources", "code", "converter", "renderer"}
 PROBED_ROWS, FEWEST_ROWS, MOST_SOURCES, MOST_CLASSES = 128, 16, 5, 8
 
 
@@ -34,7 +34,7 @@ def with_known_content(config: RunConfig, data: DataSet, display: Display) -> Ru
         kind, why = "class", ""
     elif training.budget is not None and training.budget < LEAST_BUDGET:
         kind, why = "class", f", and {LEAST_BUDGET:g} s are the least for a scene"
-    elif training.stage_steps.get("alignment", 0 if training.stage_steps.keys() >= STAGES_OF_CLASS else None) == 0:
+    elif training.stage_steps.get("alignment") == 0 or training.stage_steps.keys() == STAGES_OF_CLASS.keys():
         kind, why = "class", ", and there are no steps for the stage of scenes (alignment)"
     else:
         kind, why = "scene", ""

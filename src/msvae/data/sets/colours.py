@@ -180,4 +180,5 @@ SET = KnownSet(
     licence=LICENCE,
     split_rule=SPLIT_RULE,
     build=build,
+    mixed=True,
 )

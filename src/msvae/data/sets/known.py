@@ -77,6 +77,7 @@ class KnownSet:
         packages: what it is made from; none for an embedded set.
         checksum: of the arrays that the default options give (see `store_checksum`).
         recipe: counts up when the rows of the same options change.
+        mixed: whether its rows lie in no order, so that the first ones of a split are like all.
     """
 
     name: str
@@ -88,6 +89,7 @@ class KnownSet:
     packages: tuple[Package, ...] = ()
     checksum: str = ""
     recipe: int = 1
+    mixed: bool = False
 
     @property
     def embedded(self) -> bool:

@@ -84,6 +84,7 @@ SET = KnownSet(
     split_rule="by image: test rows are made of the two official test sets, validation rows of a sixth of the official "
     "training images, training rows of the others",
     build=build,
+    mixed=True,
     packages=(MNIST, FASHION),
     checksum="4e51ed51a351655da37a555450339ceb1d2c46de4c63485073ab879be4afa36c",
 )

@@ -120,6 +120,7 @@ SET = KnownSet(
     "pixels, of which half are for training, a tenth for validation and four tenths for test crops, interleaved; no "
     "pixel of a photo is in two splits",
     build=build,
+    mixed=True,
     packages=(MNIST, PICTURES),
     checksum="63844c36ac3b0144bfe6a7b8acf39903e6703d1ec1b081d5873d97ca850065b8",
     recipe=2,
