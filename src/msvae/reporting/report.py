@@ -133,7 +133,7 @@ def _tests(figures: dict[str, Any] | None, model: MultiSourceModel) -> str:
     content = [page.table(*sources_lines(figures["sources"]))]
     if figures["conversion"]:
         content += [
-            "<h3>Conversion: coherence, and PSNR in dB or right pixels</h3>",
+            "<h3>Conversion: coherence, and PSNR in dB</h3>",
             _heat(figures["conversion"], model),
         ]
     content += [
