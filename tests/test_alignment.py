@@ -13,8 +13,10 @@ from msvae import api
 from msvae.config import FlowConfig, parse
 from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import ConfigError
+from msvae.flow.alignment import Alignment
 from msvae.flow.favoured import favour
 from msvae.models import AlignedFlow
+from msvae.networks.pairs import network_input
 from msvae.source import Source, SourceBatch
 from msvae.training import gates
 from msvae.training.gates import Gate
@@ -60,11 +62,15 @@ def test_maps_are_mixed_with_softmax_of_logits_and_log_weights() -> None:
     weights = torch.tensor([0.25, 3.0, 1.0])[:, None].expand(-1, 5)
     with torch.no_grad():
         found = alignment.read(batch.values, present, weights.log())
-        for level, fused in enumerate(found):
-            one, other = (alignment._read_each({n: batch.values[n]})[n][level] for n in ("a", "b"))
-            first, second = 0.25 * one[:, -1:].exp(), 3.0 * other[:, -1:].exp()
-            expected = (first * one[:, :-1] + second * other[:, :-1]) / (first + second)
-            torch.testing.assert_close(fused, expected)
+        read = {n: read_alone(alignment, n, batch.values[n]) for n in ("a", "b")}
+        for fused, (one, counts), (other, other_counts) in zip(found, read["a"], read["b"], strict=True):
+            first, second = 0.25 * counts.exp().movedim(3, 1), 3.0 * other_counts.exp().movedim(3, 1)
+            torch.testing.assert_close(fused, (first * one + second * other) / (first + second))
+
+
+def read_alone(alignment: Alignment, name: str, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+    trunk, number = alignment.place[name]
+    return alignment.readers[trunk](network_input(alignment.sources[name], images), number)
 
 
 def test_rows_do_not_depend_on_each_other_nor_on_what_is_absent() -> None:

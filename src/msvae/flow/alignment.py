@@ -3,14 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from msvae.errors import ConfigError
 from msvae.flow.autoencoders import rows_by_source
 from msvae.likelihoods import likelihood_of
-from msvae.networks.aligned import LEVELS, MapDrawer, MapReader
-from msvae.networks.blocks import laid_out, lay_out
+from msvae.networks.aligned import MapDrawer, MapReader
+from msvae.networks.blocks import by_cell, by_channel, laid_out, lay_out
 from msvae.networks.pairs import by_trunk, condition_of, network_input, source_groups
 from msvae.source import Source
 
@@ -73,23 +73,15 @@ class Alignment(nn.Module):
         if log_weights is not None:
             present = present & ~torch.isneginf(log_weights)
         rows = rows_by_source(self.sources, present)
-        found = self._read_each({name: images[name][index] for name, index in rows.items()})
-        count, length = present.shape
         order = {name: number for number, name in enumerate(self.sources)}
-        cells = torch.cat([order[name] * length + index for name, index in rows.items()])
-        fused = []
-        for level in range(LEVELS):
-            maps = torch.cat([found[name][level] for name in rows])
-            logits = maps[:, -1:].float()
-            if log_weights is not None:
-                logits = logits + log_weights.flatten()[cells][:, None, None, None]
-            everywhere = logits.new_full((count * length, *logits.shape[1:]), torch.finfo(torch.float32).min)
-            everywhere = everywhere.index_copy(0, cells, logits).unflatten(0, (count, length))
-            shares = torch.softmax(everywhere, dim=0).flatten(0, 1)[cells]
-            values = maps[:, :-1]
-            nothing = laid_out(values.new_zeros(length, *values.shape[1:]))
-            fused.append(nothing.index_add(0, cells % length, shares.to(values.dtype) * values))
-        return fused
+        read, cells = [], []
+        for trunk, names in by_trunk(self.place, rows).items():
+            inputs = torch.cat([network_input(self.sources[name], images[name][rows[name]]) for name in names])
+            condition = condition_of(self.place, names, [len(rows[name]) for name in names], inputs.device)
+            read.append(self.readers[trunk](laid_out(inputs), condition))
+            cells += [order[name] * present.shape[1] + rows[name] for name in names]
+        place = torch.cat(cells)
+        return [_fused(level, place, present.shape, log_weights) for level in zip(*read, strict=True)]
 
     def draw(
         self,
@@ -112,7 +104,7 @@ class Alignment(nn.Module):
             index = torch.cat([wanted[name] for name in names])
             lengths = [len(wanted[name]) for name in names]
             condition = condition_of(self.place, names, lengths, index.device)
-            raw = self.drawers[trunk]([laid_out(part[index]) for part in maps], tokens[index], condition).float()
+            raw = self.drawers[trunk]([_rows_of(part, index) for part in maps], tokens[index], condition).float()
             answers |= zip(names, raw.split(lengths), strict=True)
         return answers
 
@@ -145,13 +137,30 @@ class Alignment(nn.Module):
             total = total - likelihood_of(source).log_prob(found, target, source).sum() / source.value_count
         return total / max(1, sum(len(index) for index in wanted.values()))
 
-    def _read_each(self, images: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        found: dict[str, list[Tensor]] = {}
-        for trunk, names in by_trunk(self.place, images).items():
-            inputs = torch.cat([network_input(self.sources[name], images[name]) for name in names])
-            lengths = [len(images[name]) for name in names]
-            condition = condition_of(self.place, names, lengths, inputs.device)
-            levels = self.readers[trunk](laid_out(inputs), condition)
-            parts = [level.split(lengths) for level in levels]
-            found |= {name: [level[number] for level in parts] for number, name in enumerate(names)}
-        return found
+
+def _fused(
+    read: Sequence[tuple[Tensor, Tensor]],
+    place: Int[Tensor, " images"],
+    shape: torch.Size,
+    log_weights: Float[Tensor, "sources rows"] | None,
+) -> Float[Tensor, "rows channels height width"]:
+    """The maps of one size, mixed cell by cell.
+
+    Args:
+        read: maps and how much they count, of the images of each trunk.
+        place: source * rows + row, of every image.
+        shape: numbers of sources and rows.
+    """
+    maps = torch.cat([by_cell(maps) for maps, _ in read]) if len(read) > 1 else by_cell(read[0][0])
+    logits = torch.cat([counts for _, counts in read]).float()
+    if log_weights is not None:
+        logits = logits + log_weights.flatten()[place][:, None, None, None]
+    everywhere = logits.new_full((shape.numel(), *logits.shape[1:]), torch.finfo(torch.float32).min)
+    everywhere = everywhere.index_copy(0, place, logits).unflatten(0, shape)
+    shares = torch.softmax(everywhere, dim=0).flatten(0, 1)[place]
+    nothing = maps.new_zeros(shape[1], *maps.shape[1:])
+    return by_channel(nothing.index_add(0, place % shape[1], shares.to(maps.dtype) * maps))
+
+
+def _rows_of(maps: Tensor, index: Int[Tensor, " _"]) -> Tensor:
+    return by_channel(by_cell(maps).index_select(0, index))

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.likelihoods import likelihood_of
-from msvae.networks.blocks import Condition, ConvBlock, channels_at, laid_out
+from msvae.networks.blocks import Condition, ConvBlock, by_cell, channels_at, laid_out
 from msvae.networks.conv import doubled
 from msvae.networks.pairs import input_channels
 from msvae.source import Source
@@ -15,7 +15,7 @@ LEVELS = 4  # maps of the image's sides, of half, a quarter and an eighth of the
 
 
 class MapReader(nn.Module):
-    """Image -> maps of four sizes, each with one channel more: how much its cells count beside other sources'.
+    """Image -> maps of four sizes, and of each how much its cells count beside other sources'.
 
     The first map is as large as the image and thin: half of its channels hold the pixels by a linear map, so that they
     need not be learned to be kept, half what is seen around each pixel. The wide convolutions begin at half the size.
@@ -30,18 +30,18 @@ class MapReader(nn.Module):
             ConvBlock(before, detail, conditions=conditions, normed=True) for before in (inputs, detail)
         )
         self.stem = nn.Conv2d(4 * inputs, width, 1)
-        self.blocks, self.counts = nn.ModuleList(), nn.ModuleList([nn.Conv2d(2 * detail, 1, 1)])
+        self.blocks, self.counts = nn.ModuleList(), nn.ModuleList([nn.Linear(2 * detail, 1)])
         inside = width
         for level in range(1, LEVELS):
             outside = channels_at(level, width)
             stride = 1 if level == 1 else 2
             self.blocks.append(ConvBlock(inside, outside, stride, conditions, normed=True))
-            self.counts.append(nn.Conv2d(outside, 1, 1))
+            self.counts.append(nn.Linear(outside, 1))
             inside = outside
 
     def forward(
         self, values: Float[Tensor, "rows channels height width"], condition: Condition | None = None
-    ) -> list[Tensor]:
+    ) -> list[tuple[Float[Tensor, "rows _ _ _"], Float[Tensor, "rows _ _ 1"]]]:
         around = values
         for block in self.around:
             around = block(around, condition)
@@ -50,7 +50,7 @@ class MapReader(nn.Module):
         for block in self.blocks:
             maps = block(maps, condition)
             found.append(maps)
-        return [torch.cat([maps, count(maps)], dim=1) for maps, count in zip(found, self.counts, strict=True)]
+        return [(maps, count(by_cell(maps))) for maps, count in zip(found, self.counts, strict=True)]
 
 
 class MapDrawer(nn.Module):

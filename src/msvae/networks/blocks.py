@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 SMALLEST_MAP = 4
@@ -84,6 +85,17 @@ class ResidualBlock(nn.Module):
 def laid_out(maps: Tensor) -> Tensor:
     """Maps in the layout of `lay_out`; what mixes layouts copies at every step."""
     return maps.contiguous(memory_format=torch.channels_last)
+
+
+def by_cell(maps: Float[Tensor, "rows channels height width"]) -> Float[Tensor, "rows height width channels"]:
+    """A view of maps in the layout of `lay_out`, in the order in which they lie in memory: what adds, takes or
+    multiplies rows of it does not copy, where the maps themselves would be."""
+    return maps.permute(0, 2, 3, 1)
+
+
+def by_channel(cells: Float[Tensor, "rows height width channels"]) -> Float[Tensor, "rows channels height width"]:
+    """The maps of such a view."""
+    return cells.permute(0, 3, 1, 2)
 
 
 def lay_out(networks: nn.Module) -> None:
