@@ -2,13 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from msvae.config import ModelConfig, RunConfig, merged, parse, seconds
 from msvae.data import DataSet, Rows, load_data, prepared
-from msvae.errors import ConfigError, DataError, GateError
+from msvae.errors import ConfigError, DataError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.metrics.imagenet import load_efficientnet
 from msvae.models import METHODS, Method, method_named, with_method
@@ -17,7 +17,7 @@ from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import refuse_unwritable, write_json
 from msvae.training.progress import Display, Quiet
-from msvae.training.run import Run, open_run, resume_run, train_run
+from msvae.training.run import Run, open_run, past_gates, resume_run, train_run
 
 BASELINE_FOLDER = "single"
 #: What suits a minute of training on two cores; found on validation rows.
@@ -290,8 +290,10 @@ def demo(
     least = (DEMO_LEAST, DEMO_FLOW_LEAST) if budget is None else (0, 0)
     length = DEMO_BUDGET if budget is None else seconds(budget)
     own = {**DEMO_SETTINGS, "training.seed": seed, "training.least_steps": least[0]}
-    run = _whatever_the_gates_say(
-        out, display, lambda: train("colours", method, out=out, budget=length, settings=own, display=display)
+    run = past_gates(
+        lambda: train("colours", method, out=out, budget=length, settings=own, display=display),
+        lambda: resume(out, display=display),
+        display,
     )
     yardstick = make_yardstick(run.data(), Extent(), display=display)
     figures = evaluate(run, generated=DEMO_GENERATED, yardstick=yardstick, display=display)
@@ -299,20 +301,11 @@ def demo(
         return report(run, display=display), {**figures, "seconds": round(time.perf_counter() - began, 1)}
     folder = out / FLOW_FOLDER
     settings = {**DEMO_FLOW_SETTINGS, "training.seed": seed, "training.least_steps": least[1]}
-    beside = _whatever_the_gates_say(
-        folder,
-        display,
+    beside = past_gates(
         lambda: train("colours", "flow", out=folder, budget=FLOW_TIME * length, settings=settings, display=display),
+        lambda: resume(folder, display=display),
+        display,
     )
     figures = {**figures, "flow": evaluate(beside, generated=DEMO_GENERATED, yardstick=yardstick, display=display)}
     path = report(run, beside=beside, display=display)
     return path, {**figures, "seconds": round(time.perf_counter() - began, 1)}
-
-
-def _whatever_the_gates_say(folder: Path, display: Display, training: Callable[[], Run]) -> Run:
-    """Train on past gates that fail: a demo of a few seconds shows what it has."""
-    try:
-        return training()
-    except GateError as error:
-        display.note(str(error))
-    return _whatever_the_gates_say(folder, display, lambda: resume(folder, display=display))

@@ -12,7 +12,7 @@ from msvae.benchmarking.results import Results, Terms, real_ceilings, summary
 from msvae.benchmarking.settings import compared_config
 from msvae.config import SAMPLING_SETTINGS, DataConfig, FlowConfig, RunConfig
 from msvae.data import DataSet, load_data, names_own_data
-from msvae.errors import ConfigError, GateError
+from msvae.errors import ConfigError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.models import MultiSourceModel, SharedFlow, method_named
 from msvae.models.drawing_flow import Sampling
@@ -22,7 +22,7 @@ from msvae.training.files import write_json
 from msvae.training.log import MetricsLog
 from msvae.training.progress import Display, Quiet
 from msvae.training.renderer_kind import renderer_of
-from msvae.training.run import Run, open_run, resume_run, train_run
+from msvae.training.run import Run, open_run, past_gates, resume_run, train_run
 
 ONE_STEP = {"training": 1}
 
@@ -221,12 +221,12 @@ def _data_config(comparison: Comparison) -> DataConfig:
 def trained_past_gates(
     config: RunConfig, folder: Path, *, again: bool = False, display: Display | None = None, title: str = "training"
 ) -> Run:
-    """`trained_as`, going on where a training stops at a gate: the rows of a table that follow it shall come too."""
-    try:
-        return trained_as(config, folder, again=again, display=display, title=title)
-    except GateError as error:
-        (display or Quiet()).note(str(error))
-    return trained_past_gates(config, folder, display=display, title=title)
+    """`trained_as`, past gates: the rows of a table that follow it shall come too."""
+    return past_gates(
+        lambda: trained_as(config, folder, again=again, display=display, title=title),
+        lambda: trained_as(config, folder, display=display, title=title),
+        display,
+    )
 
 
 def failed_gates(run: Run) -> list[str]:

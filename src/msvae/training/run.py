@@ -1,7 +1,7 @@
 """A whole run: data, model, training and what is left on disk; and opening it again."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 
 from msvae.config import SAMPLING_SETTINGS, FlowConfig, RunConfig, parse
 from msvae.data import DataSet, check_data, load_data, names_own_data, prepared
-from msvae.errors import CheckpointError, ConfigError, DataError
+from msvae.errors import CheckpointError, ConfigError, DataError, GateError
 from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import Checkpoint, RunFolder
@@ -177,6 +177,19 @@ def open_run(path: str | Path, *, networks: Mapping[str, Pair] | None = None, de
         what = f"the stages {', '.join(left)} are not trained" if left else f"it was stopped at step {state.step}"
         log.warning("The run %s is not finished: %s. msvae train --resume goes on.", path, what)
     return Run(folder, config, model.to(answers_on).eval())
+
+
+def past_gates(training: Callable[[], Run], going_on: Callable[[], Run], display: Display | None = None) -> Run:
+    """A training that goes on where it stops at a gate, which is told: for what has to come to its end in any case.
+
+    Args:
+        going_on: how, after the first such gate.
+    """
+    try:
+        return training()
+    except GateError as error:
+        (display or Quiet()).note(str(error))
+    return past_gates(going_on, going_on, display)
 
 
 @contextmanager
