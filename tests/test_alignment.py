@@ -216,6 +216,12 @@ def test_favoured_questions_are_checked() -> None:
     assert parse(FlowConfig, {"favoured": {"a->b": 0.5}}).favoured == {"a->b": 0.5}  # the rows decide what it is
 
 
+def test_a_share_of_the_budget_for_a_stage_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="shares: alignment"):
+        parse(FlowConfig, {"content": "class", "shares": {"alignment": 0.3}})
+    assert parse(FlowConfig, {"content": "auto", "shares": {"alignment": 0.3}}).content == "auto"
+
+
 def test_rows_of_one_source_teach_nothing_and_harm_nothing() -> None:
     model = aligned().train()
     model.enter_stage("alignment")

@@ -169,8 +169,12 @@ class FlowConfig(Settings):
                 raise ValueError(f"favoured: expected given->wanted, such as t1+t2->tissue, got {question!r}")
         if sum(self.favoured.values()) > 1.0 + 1e-9:
             raise ValueError(f"favoured: shares of the rows, at most 1 together, got {sum(self.favoured.values()):g}")
-        if self.favoured and not self.aligned and self.content != "auto":
-            raise ValueError("favoured questions are those of the last stage of scenes (content=scene, aligned=true)")
+        if not self.aligned and self.content != "auto":
+            last = "the last stage of scenes (content=scene, aligned=true)"
+            if self.favoured:
+                raise ValueError(f"favoured questions are those of {last}")
+            if "alignment" in self.shares:
+                raise ValueError(f"shares: alignment is {last}")
         for width in (self.converter_width, *([] if self.patch is None else [self.renderer_width])):
             if width % self.heads:
                 raise ValueError(f"width {width} of a Transformer is no multiple of its {self.heads} heads")
