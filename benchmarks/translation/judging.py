@@ -1,4 +1,4 @@
-"""What a translation is worth on test rows: near the truth, real in kind, and of the right row."""
+"""What a translation is worth: near the truth, real in kind, and of the right row."""
 
 from typing import Any
 
@@ -15,19 +15,19 @@ AT_ONCE = 250
 
 
 class Judge:
-    """One direction on the test rows that have both sources.
+    """One direction on the rows of a split, test by default, that have both sources.
 
     Likeness is judged in the pooled 112-channel map of EfficientNet-Lite0 (retrieval, and FD112 of more rows than
     features) where the wanted source is a picture, and pixel by pixel (PSNR and SSIM, or the share of right classes)
     always.
     """
 
-    def __init__(self, data: DataSet, given: str, wanted: str) -> None:
+    def __init__(self, data: DataSet, given: str, wanted: str, split: str = "test") -> None:
         self.data, self.given, self.wanted = data, given, wanted
         self.sources = {source.name: source for source in data.sources}
-        test = data.split("test")
-        self.index = (test.present[given] & test.present[wanted]).nonzero().squeeze(1)
-        self.batch = test.batch(self.index)
+        self.rows = data.split(split)
+        self.index = (self.rows.present[given] & self.rows.present[wanted]).nonzero().squeeze(1)
+        self.batch = self.rows.batch(self.index)
         self.truth = self.batch.values[wanted]
         self.looks = load_efficientnet()
         self.real_features = self._features(wanted, self.truth) if sees(self.sources[wanted]) else None
@@ -54,7 +54,7 @@ class Judge:
         generator = torch.Generator(model.device).manual_seed(seed)
         means, drawn = [], []
         for part in self.index.split(AT_ONCE):
-            given = self.data.split("test").batch(part).select([self.given])
+            given = self.rows.batch(part).select([self.given])
             means.append(model.sample(given, [self.wanted], mode="mean").to("cpu").values[self.wanted])
             drawn.append(model.sample(given, [self.wanted], generator=generator).to("cpu").values[self.wanted])
         figures = {**self._pixels(torch.cat(means)), **self._likeness(torch.cat(drawn))}
