@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import msvae
 from conftest import TINY_FLOW, TINY_TRAINING
 from msvae.config import DataConfig, TrainingConfig
 from msvae.data import DataSet, load_data
@@ -15,7 +16,7 @@ from msvae.training import gates
 from msvae.training.gates import Gate
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from translation import judging, run, settings, unet
+from translation import judging, last_stage, run, settings, unet
 from translation.unet import Training
 
 
@@ -96,3 +97,29 @@ def test_rows_are_kept_and_replaced_where_settings_differ(small: Path, monkeypat
     assert [row["settings"]["training"]["learning_rate"] for row in other["rows"]] == [0.001, 0.001]
     with pytest.raises(SystemExit):
         compared(small, monkeypatch, "--methods", "unets")
+
+
+def test_the_last_stage_alone_leaves_the_others_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(gates.GATES):
+        monkeypatch.setitem(gates.GATES, name, lambda model, rows: Gate({}))
+    tiny = {f"model.{key}": value for key, value in TINY_FLOW.items()}
+    scene = {"model.content": "scene", "model.aligned_width": 8, "model.grid": 2, "model.patch": 2}
+    lengths = {"training.stage_steps": dict.fromkeys(("sources", "code", "converter", "renderer", "alignment"), 1)}
+    trained = msvae.train(
+        "colours",
+        "flow",
+        out=tmp_path / "run",
+        settings={**tiny, **TINY_TRAINING, **scene, **lengths, "training.steps": 5},
+    )
+    data = trained.data()
+    model, seconds = last_stage.with_last_stage(trained, data, 3, {"model.aligned_width": 16})
+    before, after = trained.model.state_dict(), model.state_dict()
+    kept = [name for name in before if not name.startswith("alignment.")]
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    head = "alignment.drawers.of_blue.head.weight"
+    assert before[head].shape[1] == 4
+    assert after[head].shape[1] == 8
+    assert seconds > 0
+    assert set(last_stage.others(model, data)) == {"blue", "yellow", "green"}
+    with pytest.raises(SystemExit, match="change other stages"):
+        last_stage.with_last_stage(trained, data, 1, {"model.code": 16})
