@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from msvae.likelihoods import likelihood_of
-from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_at, lay_out
+from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_at, laid_out, lay_out
 from msvae.networks.conv import doubled, image_pyramid
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.networks.pairs import by_trunk, condition_of, input_channels, network_input, source_groups
@@ -168,7 +168,7 @@ class MapNetworks(nn.Module):
             lengths = [part.shape[0] for part in parts]
             together = torch.cat(parts) if len(parts) > 1 else parts[0]
             if together.dim() == 4:
-                together = together.contiguous(memory_format=torch.channels_last)
+                together = laid_out(together)
             condition = condition_of(self.place, names, lengths, together.device)
             answer = networks[trunk](together, condition).float()
             outputs |= zip(names, answer.split(lengths), strict=True)
