@@ -25,6 +25,7 @@ from msvae.likelihoods import LIKELIHOODS
 from msvae.posterior import Posterior
 from msvae.source import Source
 from msvae.training import loop
+from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import refuse_unwritable, sha256, unambiguous, write_folder, write_json
 from msvae.training.run import Run, open_run, resume_run, train_run
@@ -511,11 +512,24 @@ def test_seeds_of_different_purposes_differ() -> None:
 
 
 def test_the_moving_average_is_one() -> None:
-    average = loop.average_with(0.9)
-    value = [torch.zeros(1)]
-    expected = 0.0
-    for count in range(1, 200):
-        average(value, [torch.ones(1) * count], count)
-        decay = min(0.9, (1 + count) / (10 + count))
-        expected = decay * expected + (1 - decay) * count
-    assert float(value[0]) == pytest.approx(expected, rel=1e-5)
+    trained = torch.nn.ModuleDict({"learns": torch.nn.Linear(1, 1), "rests": torch.nn.BatchNorm1d(1)})
+    trained["rests"].requires_grad_(False)
+    average, expected = RunningAverage(trained, 0.9), 0.0
+    with torch.no_grad():
+        for count in range(200):
+            trained["learns"].weight.fill_(count)
+            trained["rests"].running_mean.fill_(count)
+            average.update()
+            decay = min(0.9, (1 + count) / (10 + count)) if count else 0.0
+            expected = decay * expected + (1 - decay) * count
+    assert average.model["learns"].weight.item() == pytest.approx(expected, rel=1e-5)
+    assert float(average.model["rests"].running_mean) == 199
+    trained["rests"].requires_grad_(True)
+    trained["learns"].requires_grad_(False)
+    average.begin(0.0)
+    with torch.no_grad():
+        trained["rests"].weight.fill_(3.0)
+        trained["learns"].weight.fill_(7.0)
+        average.update()
+    assert average.model["rests"].weight.item() == 3.0
+    assert average.model["learns"].weight.item() == pytest.approx(expected, rel=1e-5)

@@ -7,7 +7,6 @@ import time
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
 from msvae.data.augment import augmented
@@ -17,8 +16,8 @@ from msvae.networks.blocks import group_norm
 from msvae.networks.pairs import input_channels, network_input
 from msvae.networks.precision import autocast_for
 from msvae.source import Source
+from msvae.training.average import RunningAverage
 from msvae.training.devices import chosen_precision
-from msvae.training.loop import average_with
 from msvae.training.optimizer import optimizer_of
 from msvae.training.progress import Display, Quiet, tracked
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
@@ -93,7 +92,7 @@ class Training:
         self.rows, self.config = rows, config
         self.index = (rows.present[given.name] & rows.present[wanted.name]).nonzero().squeeze(1)
         self.network = UNet(given, wanted)
-        self.average = AveragedModel(self.network, multi_avg_fn=average_with(config.ema_decay))
+        self.average = RunningAverage(self.network, config.ema_decay)
         rate, decay, precision = config.learning_rate, config.weight_decay, chosen_precision(config)
         self.optimizer = optimizer_of(self.network, config.optimizer, rate, (0.9, 0.99), decay, precision)
         self.order = BatchOrder(len(self.index), config.batch_size, config.seed)
@@ -114,7 +113,7 @@ class Training:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self.average.update_parameters(self.network)
+        self.average.update()
         self.step += 1
         return time.perf_counter() - began
 
@@ -127,12 +126,12 @@ class Training:
             if self.step % every == 0 or self.step == steps:
                 found = self._validation_loss(validation)
                 if found < least:
-                    least, best = found, copy.deepcopy(self.average.module)
+                    least, best = found, copy.deepcopy(self.average.model)
         return best.eval()
 
     @torch.no_grad()
     def _validation_loss(self, rows: Rows) -> float:
-        network = self.average.module
+        network = self.average.model
         given, wanted = network.given.name, network.wanted.name
         index = (rows.present[given] & rows.present[wanted]).nonzero().squeeze(1)
         losses = [

@@ -265,6 +265,11 @@ class SourceBatch:
         absent = torch.zeros(len(self), dtype=torch.bool, device=self.device)
         return torch.stack([self.present.get(name, absent) for name in names])
 
+    def restricted(self, kept: Bool[Tensor, "sources rows"], names: Sequence[str]) -> "SourceBatch":
+        """The same rows without what is not kept; a source a line of it, in the order of `names`."""
+        lines = dict(zip(names, kept, strict=True))
+        return SourceBatch(self.values, {name: there & lines[name] for name, there in self.present.items()})
+
 
 def check_batch(batch: SourceBatch, sources: Sequence[Source], *, allow_empty_rows: bool = False) -> None:
     """Refuse a batch that does not fit the sources; absent values are not looked at.

@@ -106,7 +106,7 @@ class FlowConfig(Settings):
     sampler: Literal["mixture", "flow", "none"] = "mixture"
     sampler_components: int = Field(default=20, ge=0, le=1000)
     aligned: bool = False
-    aligned_width: int = Field(default=32, ge=8, le=1024, multiple_of=8)
+    aligned_width: int = Field(default=16, ge=8, le=1024, multiple_of=8)
     favoured: dict[str, Annotated[float, Field(gt=0.0, le=1.0)]] = Field(default_factory=dict)
     dropped: float = Field(default=0.1, ge=0.0, lt=1.0)
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)

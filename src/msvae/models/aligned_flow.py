@@ -26,9 +26,9 @@ from msvae.subsets import one_of, random_half
 EXPECTED = 0.5  # share of training rows with the code expected from S, which `mode="mean"` has, not that of all others
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
 MEASURED_ROWS = 128  # that guidance is measured on: as many as elsewhere take minutes where images are large
-#: Rows of the last stage's batches where `training.batch_size` is 128: 8 for images of 64 x 64 pixels or more. In equal
+#: Rows of the last stage's batches where `training.batch_size` is 128: 4 for images of 64 x 64 pixels or more. In equal
 #: time many small steps learn far more than few large ones.
-PIXELS_AT_ONCE, FEWEST_ROWS, MOST_ROWS, OF_ROWS = 32_768, 8, 32, 128
+PIXELS_AT_ONCE, FEWEST_ROWS, MOST_ROWS, OF_ROWS = 16_384, 4, 32, 128
 SHARES = {"sources": 0.15, "code": 0.1, "converter": 0.06, "renderer": 0.15, "alignment": 0.54}
 FAVOURED_SHARES = {"sources": 0.08, "code": 0.06, "converter": 0.05, "renderer": 0.06, "alignment": 0.75}
 
@@ -58,7 +58,7 @@ class AlignedFlow(SharedFlow):
         *before, renderer = super().stages  # whose gate would ask for rows from nothing, which need the last stage
         pixels = self.sources[0].shape[1] * self.sources[0].shape[2]
         rows = min(MOST_ROWS, max(FEWEST_ROWS, PIXELS_AT_ONCE // pixels)) / OF_ROWS
-        last = Stage("alignment", self.shares["alignment"], rows=rows, rate=2.0, gate="alignment")
+        last = Stage("alignment", self.shares["alignment"], rows=rows, gate="alignment")
         return (*before, replace(renderer, gate=None), last)
 
     @property
@@ -92,11 +92,10 @@ class AlignedFlow(SharedFlow):
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
             return torch.zeros((), device=self.device)
-        with without_gradient():
-            evidence = self.content.evidence(batch)
-            pooled, whole = (self._whole(evidence.restricted(part)) for part in (given, ~target))
         expected = torch.rand(len(batch), generator=generator, device=self.device) < EXPECTED
-        code = torch.where(expected[:, None, None], pooled, whole)
+        told = torch.where(expected, given, ~target)
+        with without_gradient():
+            code = self._whole(self.content.evidence(batch.restricted(told, self.source_names)))
         return self.alignment.loss(batch.values, given & target.any(dim=0), code, expected, wanted)
 
     def _asked(

@@ -1,11 +1,14 @@
 """What stops a run: losses and gradients that are not finite."""
 
+from collections.abc import Mapping
+
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from msvae.config import TrainingConfig
 from msvae.errors import NonFiniteError
-from msvae.models.base import Loss, MultiSourceModel
+from msvae.models.base import Loss
 from msvae.training.checkpoint import RunFolder
 from msvae.training.state import non_finite_text
 
@@ -24,19 +27,19 @@ def refuse_non_finite_loss(loss: Loss, step: int, run: RunFolder) -> None:
 
 
 def refuse_non_finite_gradients(
-    model: MultiSourceModel, config: TrainingConfig, accelerator: Accelerator, step: int, run: RunFolder
+    parameters: Mapping[str, Tensor], config: TrainingConfig, accelerator: Accelerator, step: int, run: RunFolder
 ) -> None:
     if accelerator.scaler is not None:
         if config.gradient_clip is not None:
-            accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
+            accelerator.clip_grad_norm_(parameters.values(), config.gradient_clip)
         if accelerator.scaler.get_scale() < SMALLEST_LOSS_SCALE:
             raise NonFiniteError(non_finite_text("every gradient, at any loss scale,", step, run))
         return  # the scaler skips single such steps by itself
-    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    named = [(name, p.grad) for name, p in parameters.items() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([gradient for _, gradient in named])
     if not bool(torch.isfinite(norm)):
         norms = [(name, torch.linalg.vector_norm(gradient)) for name, gradient in named]  # one may be too large itself
         name = next((name for name, value in norms if not bool(torch.isfinite(value))), "all weights together")
         raise NonFiniteError(non_finite_text(f"the gradient of {name}", step, run))
     if config.gradient_clip is not None and float(norm) > config.gradient_clip:
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.gradient_clip, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters.values(), config.gradient_clip, norm)

@@ -10,8 +10,6 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from msvae.config import TrainingConfig
 from msvae.data.augment import augmented, changes_anything
@@ -20,6 +18,7 @@ from msvae.errors import GateError, Interrupted
 from msvae.models.base import Loss, MultiSourceModel
 from msvae.models.stages import RowSource, Stage
 from msvae.training.augmented_rows import AugmentedRows
+from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for, chosen_precision, kept_random_state
 from msvae.training.gates import GATES
@@ -29,7 +28,7 @@ from msvae.training.optimizer import optimizer_of
 from msvae.training.plan import StagePlan
 from msvae.training.progress import Display, Quiet, shown
 from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate, progress_share
-from msvae.training.state import TrainingState, model_of
+from msvae.training.state import TrainingState
 
 LOG_EVERY = 10
 VALIDATIONS_PER_RUN = 20
@@ -69,11 +68,10 @@ def fit(
     """
     display = display or Quiet()
     accelerator = accelerator_for(config)
-    averaged = AveragedModel(model, multi_avg_fn=average_with(config.ema_decay))  # copied before the model is wrapped
+    averaged = RunningAverage(model)  # copied before the model is wrapped
     rate, decay, precision = config.learning_rate, config.weight_decay, chosen_precision(config)
     optimizer = optimizer_of(model, config.optimizer, rate, (0.9, 0.99), decay, precision)
-    averaged.to(accelerator.device)
-    averaged.n_averaged = averaged.n_averaged.cpu()  # read in every step, which a GPU would be waited for
+    averaged.model.to(accelerator.device)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainingState(model, averaged, optimizer, accelerator, run)
     plan = StagePlan(model.stages, config, len(train))
@@ -92,9 +90,9 @@ def fit(
 
     with shown(display, title, plan.total), _stop_signals() as stop, kept_random_state():
         for stage in plan.left():
-            for part in (model, model_of(averaged)):
+            for part in (model, averaged.model):
                 part.enter_stage(stage.name)
-            averaged.multi_avg_fn = average_with(stage.ema_decay(config.ema_decay))
+            averaged.begin(stage.ema_decay(config.ema_decay))
             length = plan.length(stage)
             if length == 0:
                 plan.finish(stage, seconds)
@@ -132,10 +130,10 @@ def fit(
                     refuse_non_finite_loss(loss, step, run)
                     accelerator.backward(loss.total * (len(part) / len(index)))
                     losses.append(loss)
-                refuse_non_finite_gradients(model, config, accelerator, step, run)
+                refuse_non_finite_gradients(state.parameters, config, accelerator, step, run)
                 optimizer.step()
                 optimizer.zero_grad()
-                averaged.update_parameters(model)
+                averaged.update()
 
                 step += 1
                 took = time.perf_counter() - began
@@ -154,7 +152,7 @@ def fit(
                     shown_figures = {**plan.tag(stage), **_shown_figures(figures, order.batch_size / took)}
                     display.update(step, plan.total, shown_figures)
                 if validation is not None and _validation_is_due(local + 1, length, len(plan.stages)):
-                    validated = _validate(averaged.module, validation, config, accelerator.device)
+                    validated = _validate(averaged.model, validation, config, accelerator.device)
                     named = {f"validation/{name}": value for name, value in validated.items()}
                     log.append({"step": step, **plan.tag(stage), **named})
                 if stop.is_set():
@@ -174,9 +172,9 @@ def fit(
                 state.settle_buffers()
                 plan.finish(stage, seconds)
                 state.save(step, plan, seconds)
-                _check_gate(model_of(averaged), stage, validation, log, step, run, display)
+                _check_gate(averaged.model, stage, validation, log, step, run, display)
 
-    trained = model_of(averaged).eval()
+    trained = averaged.model.eval()
     order = BatchOrder(len(train), 1, config.seed)
     trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
     state.save(step, plan, seconds, finished=True)
@@ -220,17 +218,6 @@ def _check_gate(
             f"Stage {stage.name!r} failed its gate: {gate.failure} Everything is kept in {run.path}. "
             "Train longer, or go on all the same with --resume."
         )
-
-
-def average_with(decay: float) -> Any:
-    """An exponential moving average whose decay starts low, so that short runs do not remember their first weights."""
-
-    def average(averages: list[Tensor], currents: list[Tensor], count: Any) -> None:
-        steps = int(count)
-        weight = 1.0 - min(decay, (1 + steps) / (10 + steps))
-        torch._foreach_lerp_(averages, currents, weight)  # pyright: ignore[reportPrivateImportUsage]
-
-    return average
 
 
 def _figures(losses: list[Loss]) -> dict[str, float]:

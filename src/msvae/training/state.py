@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from msvae.errors import CheckpointError, NonFiniteError
 from msvae.models.base import MultiSourceModel
+from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import Checkpoint, RunFolder
 from msvae.training.plan import StagePlan
 
@@ -17,15 +17,15 @@ class TrainingState:
     """What a checkpoint holds: raw weights, averaged weights, optimiser; by parameter name, as tensors."""
 
     def __init__(
-        self, model: MultiSourceModel, averaged: AveragedModel, optimizer: Any, accelerator: Accelerator, run: RunFolder
+        self,
+        model: MultiSourceModel,
+        averaged: RunningAverage[MultiSourceModel],
+        optimizer: Any,
+        accelerator: Accelerator,
+        run: RunFolder,
     ) -> None:
-        self.model, self.averaged, self.optimizer, self.accelerator, self.run = (
-            model,
-            averaged,
-            optimizer,
-            accelerator,
-            run,
-        )
+        self.model, self.averaged, self.run = model, averaged, run
+        self.optimizer, self.accelerator = optimizer, accelerator
         self.parameters = dict(model.named_parameters())
         name_of = {id(parameter): name for name, parameter in self.parameters.items()}
         self.names = [name_of[id(part)] for group in optimizer.param_groups for part in group["params"]]
@@ -37,7 +37,7 @@ class TrainingState:
                 raise NonFiniteError(non_finite_text(f"the weights {name}", step, self.run))
         scaler = self.accelerator.scaler
         extra = {
-            "averaged": int(self.averaged.n_averaged),
+            "averaged": self.averaged.steps,
             "scaler": scaler.state_dict() if scaler else {},
             "stages": plan.as_dict(),
         }
@@ -46,17 +46,17 @@ class TrainingState:
         for index, state in self.optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{self.names[index]}/{key}"] = torch.as_tensor(value)
-        self.run.save(checkpoint, model_of(self.averaged).state_dict(), tensors)
+        self.run.save(checkpoint, self.averaged.model.state_dict(), tensors)
 
     def settle(self) -> None:
         """Between stages: the averaged weights become the model's own, and the optimiser forgets the last stage."""
-        self.model.load_state_dict(model_of(self.averaged).state_dict())
+        self.model.load_state_dict(self.averaged.model.state_dict())
         self.optimizer.state.clear()
-        self.averaged.n_averaged.zero_()
+        self.averaged.steps = 0
 
     def settle_buffers(self) -> None:
         """The averaged model takes over what the end of a stage has measured."""
-        model_of(self.averaged).load_state_dict(self.model.state_dict())
+        self.averaged.model.load_state_dict(self.model.state_dict())
 
     def restore(self) -> Checkpoint:
         checkpoint = self.run.state()
@@ -65,12 +65,12 @@ class TrainingState:
         raw = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         try:
             self.model.load_state_dict(raw)
-            model_of(self.averaged).load_state_dict(self.run.model_weights())
+            self.averaged.model.load_state_dict(self.run.model_weights())
         except RuntimeError:
             raise CheckpointError(
                 f"The weights in {self.run.latest()} do not fit the model of the run's settings, data and networks."
             ) from None
-        self.averaged.n_averaged.fill_(checkpoint.extra["averaged"])
+        self.averaged.steps = checkpoint.extra["averaged"]
         states: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer/"):
@@ -84,13 +84,6 @@ class TrainingState:
         if self.accelerator.scaler and checkpoint.extra["scaler"]:
             self.accelerator.scaler.load_state_dict(checkpoint.extra["scaler"])
         return checkpoint
-
-
-def model_of(averaged: AveragedModel) -> MultiSourceModel:
-    """The model whose weights are the running average."""
-    module = averaged.module
-    assert isinstance(module, MultiSourceModel)
-    return module
 
 
 def non_finite_text(what: str, step: int, run: RunFolder) -> str:
