@@ -23,7 +23,8 @@ from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
 from msvae.subsets import one_of, random_half
 
-EXPECTED = 0.5  # share of training rows with the code expected from S, which `mode="mean"` has, not that of all others
+#: Share of training rows with the code expected from S, which `mode="mean"` has, not that of all but the wanted source.
+EXPECTED = 0.85
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
 MEASURED_ROWS = 128  # that guidance is measured on: as many as elsewhere take minutes where images are large
 #: Rows of the last stage's batches where `training.batch_size` is 128: 4 for images of 64 x 64 pixels or more. In equal
@@ -86,8 +87,8 @@ class AlignedFlow(SharedFlow):
         return Loss(others.total + found, {**others.terms, "alignment": found.detach()})
 
     def _alignment_loss(self, batch: SourceBatch, generator: Generator | None) -> Tensor:
-        """A question of each row; half of the rows have the code that the given ones pool to, which `mode="mean"` has,
-        half that of all but the wanted one, as a draw might have it."""
+        """A question of each row; most have the code that the given ones pool to, which `mode="mean"` has, the others
+        that of all but the wanted one, as a draw might have it."""
         given, target = self._asked(batch.presence(self.source_names), generator)
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
