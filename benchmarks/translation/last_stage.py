@@ -1,6 +1,6 @@
 """The last stage of a trained flow of scenes once more, with other settings: figures of validation rows.
 
-    python benchmarks/translation/last_stage.py RUN --steps 1000 --set model.aligned_width=48
+    python benchmarks/translation/last_stage.py RUN --steps 1000 --set model.aligned_width=32
 
 All other stages stay as they are in the run, which is not changed. The direction is the one that the run favours first,
 or `--given` and `--wanted`; `others` are the PSNR of every source asked from all others. By the seconds of a step, on a
