@@ -117,8 +117,8 @@ def test_the_last_stage_alone_leaves_the_others_as_they_are(tmp_path: Path, monk
     kept = [name for name in before if not name.startswith("alignment.")]
     assert all(torch.equal(before[name], after[name]) for name in kept)
     head = "alignment.drawers.of_blue.head.weight"
-    assert before[head].shape[1] == 4
-    assert after[head].shape[1] == 8
+    assert before[head].shape[1] == 8
+    assert after[head].shape[1] == 16
     assert seconds > 0
     assert set(last_stage.others(model, data)) == {"blue", "yellow", "green"}
     with pytest.raises(SystemExit, match="change other stages"):
