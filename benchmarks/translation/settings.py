@@ -8,8 +8,8 @@ DIRECTIONS = {
     "brain": ("t1", "grey"),
 }
 #: Batches of the U-Net, as many rows as the flow's last stage has. In equal time small batches bring its images nearer
-#: to the truth (validation rows): with 4 rows 30.5 dB on the brain and 19.5 on emoji, with 8 rows 29.6 and 19.4 (350 and
-#: 300 CPU seconds); with 32 rows 21.7 and 17.1 where 8 have 28.0 and 19.5 (80 seconds).
+#: to the truth (validation rows): with 4 rows 30.5 dB on the brain and 19.5 on emoji, with 8 rows 29.6 and 19.4 (350
+#: and 300 CPU seconds); with 32 rows 21.7 and 17.1 where 8 have 28.0 and 19.5 (80 seconds).
 UNET_ROWS = 4
 #: Of both sides: small sets would be learned by heart.
 CHANGED: dict[str, dict[str, Any]] = {
