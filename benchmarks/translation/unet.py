@@ -12,7 +12,7 @@ from msvae.config import TrainingConfig
 from msvae.data.augment import augmented
 from msvae.data.base import Rows
 from msvae.likelihoods import likelihood_of
-from msvae.networks.blocks import group_norm
+from msvae.networks.aligned import ConvPair
 from msvae.networks.pairs import input_channels, network_input
 from msvae.networks.precision import autocast_for
 from msvae.source import Source
@@ -23,19 +23,6 @@ from msvae.training.progress import Display, Quiet, tracked
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
 
 VALIDATIONS = 20
-
-
-class Pair(nn.Module):
-    """Two 3x3 convolutions, each with group normalisation and SiLU."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential()
-        for before in (inputs, outputs):
-            self.layers.extend((nn.Conv2d(before, outputs, 3, padding=1), group_norm(outputs), nn.SiLU()))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.layers(maps)
 
 
 class UNet(nn.Module):
@@ -50,9 +37,9 @@ class UNet(nn.Module):
         self.given, self.wanted = given, wanted
         sizes = [width * 2**level for level in range(levels)]
         self.down = nn.ModuleList(
-            Pair(before, after) for before, after in zip([input_channels(given), *sizes], sizes, strict=False)
+            ConvPair(before, after) for before, after in zip([input_channels(given), *sizes], sizes, strict=False)
         )
-        self.up = nn.ModuleList(Pair(deep + flat, flat) for flat, deep in itertools.pairwise(sizes))
+        self.up = nn.ModuleList(ConvPair(deep + flat, flat) for flat, deep in itertools.pairwise(sizes))
         self.head = nn.Conv2d(width, likelihood_of(wanted).raw_channels(wanted), 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
