@@ -13,7 +13,7 @@ from msvae import api
 from msvae.config import FlowConfig, parse
 from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import ConfigError
-from msvae.flow.alignment import Alignment
+from msvae.flow.alignment import NOISE, Alignment
 from msvae.flow.favoured import favour
 from msvae.models import AlignedFlow
 from msvae.networks.pairs import network_input
@@ -106,7 +106,7 @@ def test_the_alignment_is_told_whether_the_code_says_more_than_what_is_given(mon
     monkeypatch.setattr(model.alignment, "loss", lambda *asked: told.append(asked) or torch.zeros(()))
     model.enter_stage("alignment")
     model.loss(batch, generator())
-    ((_, given, code, expected, _),) = told
+    ((_, given, code, expected, *_),) = told
     with torch.no_grad():
         pooled = model._whole(model.content.evidence(batch).restricted(given))
     is_pooled = (code - pooled).abs().amax(dim=(1, 2)) < 1e-6
@@ -127,22 +127,84 @@ def test_what_the_alignment_is_told_changes_its_images() -> None:
     code = model._slots(model.encode(batch).mean)
     with torch.no_grad():
         maps = model.alignment.read(batch.values, torch.ones(3, 5, dtype=torch.bool))
-        one, other = (model.alignment.images(maps, code, torch.full((5,), flag), "b") for flag in (True, False))
-    assert (one - other).abs().amax(dim=(1, 2, 3)).min() > 0
+        none, some = torch.zeros(5, NOISE), model.alignment.noise(5, generator())
+        one, other = (model.alignment.images(maps, code, torch.full((5,), flag), none, "b") for flag in (True, False))
+        assert (one - other).abs().amax(dim=(1, 2, 3)).min() > 0
+        half = torch.tensor([True, False, True, False, True])
+        mixed = model.alignment.images(maps, code, half, some, "b")
+    torch.testing.assert_close(mixed[half], one[half])  # what is expected has no noise
+    assert (mixed - other)[~half].abs().amax(dim=(1, 2, 3)).min() > 0
+
+
+def means_of_squares(image: Tensor, side: int) -> np.ndarray:
+    """From the left and the top; those at the other borders may be smaller."""
+    starts = [range(0, length, side) for length in image.shape]
+    return np.array([[float(image[y : y + side, x : x + side].mean()) for x in starts[1]] for y in starts[0]])
+
+
+def test_drawn_rows_learn_the_score_of_two_draws_and_expected_ones_their_likelihood() -> None:
+    sources = [Source("a", (3, 9, 8)), Source("b", (1, 9, 8), likelihood="laplace", scale=0.2, value_range=(-1.0, 1.0))]
+    model = aligned(sources)
+    batch, alignment = random_batch(model, rows=6), model.alignment
+    given = torch.tensor([[True] * 6, [False] * 6])
+    code, expected = model._slots(model.encode(batch).mean.detach()), torch.tensor([1, 0, 0, 1, 0, 0]).bool()
+    wanted = {"b": torch.tensor([0, 1, 3, 4])}
+    found = alignment.loss(batch.values, given, code, expected, wanted, generator(3)).detach()
+    same = generator(3)
+    maps, noises = alignment.read(batch.values, given), [alignment.noise(6, same) for _ in range(2)]
+    one, other = ((alignment.images(maps, code, expected, noise, "b").detach() + 1) / 2 for noise in noises)
+    truth, total = (batch.values["b"] + 1) / 2, 0.0
+    for row in wanted["b"].tolist():
+        if expected[row]:
+            total += float(((one[row] - truth[row]).abs() / 0.2 + np.log(2 * 0.2)).mean())
+            continue
+        for side in (1, 4, 16):
+            a, b, y = (means_of_squares(images[row, 0], side) for images in (one, other, truth))
+            total += (np.abs(a - y) + np.abs(b - y) - np.abs(a - b)).mean() / 2 / 0.2 / 3
+    assert float(found) == pytest.approx(total / 4, rel=1e-4)
+
+
+def test_trained_on_the_score_of_two_draws_draws_are_as_wide_as_what_is_open(tmp_path: Path) -> None:
+    """One source is a grey square, the other is black or white by a coin that nothing else knows."""
+    torch.manual_seed(0)
+    sources = [Source("a", (1, 8, 8)), Source("b", (1, 8, 8))]
+    model = aligned(sources).train()
+    model.enter_stage("alignment")
+    optimizer = torch.optim.Adam(model.alignment.parameters(), lr=3e-3)
+    drawn, numbers = torch.zeros(16, dtype=torch.bool), torch.arange(16)
+    given, code = torch.stack([~drawn, drawn]), torch.zeros(16, 4, model.content.size)
+    for step in range(200):
+        coin = torch.randint(2, (16, 1, 1, 1), generator=generator(step)).float().expand(-1, 1, 8, 8)
+        images = {"a": torch.full((16, 1, 8, 8), 0.5), "b": coin}
+        loss = model.alignment.loss(images, given, code, drawn, {"b": numbers}, generator(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        maps = model.alignment.read(
+            {"a": torch.full((200, 1, 8, 8), 0.5)}, torch.tensor([[True], [False]]).expand(2, 200)
+        )
+        flags = torch.zeros(200, dtype=torch.bool)
+        code = torch.zeros(200, 4, model.content.size)
+        images = model.alignment.images(maps, code, flags, model.alignment.noise(200, generator()), "b")
+    assert 0.35 < float((images.mean(dim=(1, 2, 3)) > 0.5).float().mean()) < 0.65
+    assert float(images.mean(dim=(1, 2, 3)).std()) > 0.35  # of the coin .5
+    assert float(images.std(dim=(1, 2, 3)).mean()) < 0.1  # all of an image together
 
 
 def test_from_nothing_the_others_are_drawn_on_the_first() -> None:
     model = aligned()
     codes = model.draw(4, generator())
-    made = model.decode(codes, mode="mean")
+    made = model.decode(codes, generator=generator(), mode="sample")
     first = SourceBatch.complete({"a": made.values["a"]})
-    on_it = model.answer(codes, first, ["b", "c"], None, "sample", "own", None)  # whose codes say more, too
+    on_it = model.answer(codes, first, ["b", "c"], None, "sample", "own", generator())  # whose codes say more, too
     for name in ("b", "c"):
         torch.testing.assert_close(made.values[name], on_it.values[name])
-    from_c = model.decode(codes, ["c", "a"], mode="mean").values
-    on_c = model.answer(codes, SourceBatch.complete({"c": from_c["c"]}), ["a"], None, "sample", "own", None)
+    from_c = model.decode(codes, ["c", "a"], "sample", generator()).values
+    on_c = model.answer(codes, SourceBatch.complete({"c": from_c["c"]}), ["a"], None, "sample", "own", generator())
     torch.testing.assert_close(from_c["a"], on_c.values["a"])
-    alone = model.decode(codes, ["b"], mode="mean")
+    alone = model.decode(codes, ["b"], "sample", generator())
     assert not torch.allclose(alone.values["b"], made.values["b"], atol=1e-4)
 
 

@@ -105,15 +105,20 @@ def test_steps_are_measured_with_the_real_loop(tmp_path: Path, monkeypatch: pyte
     assert 1e-4 < measured["seconds_per_step"] <= measured["median"] <= measured["slowest"]
 
 
-def test_stages_that_are_left_out_are_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_that_are_left_out_and_what_only_answers_need_are_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(calibrating, "SECONDS_A_REPEAT", 0.0)
     monkeypatch.setattr(calibrating, "REPEATS", 1)
+    asked: list[str] = []
+    monkeypatch.setattr(SharedFlow, "measure_stage", lambda self, name, rows: asked.append(name))
     for gate in list(gates.GATES):
         monkeypatch.setitem(gates.GATES, gate, lambda model, rows: Gate({}))
     settings = {**tiny_settings("flow"), **TINY_TRAINING, "model.converter": "product", "data.options.variants": 1}
     calibration = Calibration(tmp_path / "steps.json")
     calibrate(calibration, "flow", lambda steps: compared_config("colours", "flow", steps, settings=settings))
     assert list(calibration.entries["flow"]["stages"]) == ["sources", "code", "renderer"]
+    assert not asked
 
 
 def test_a_comparison_is_kept_added_to_and_not_done_twice(comparison: Comparison, tmp_path: Path) -> None:

@@ -3,26 +3,35 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from msvae.errors import ConfigError
 from msvae.flow.autoencoders import rows_by_source
+from msvae.flow.energy import score_of_two
+from msvae.flow.grain import CONTINUOUS
 from msvae.likelihoods import likelihood_of
 from msvae.networks.aligned import MapDrawer, MapReader
 from msvae.networks.blocks import by_cell, by_channel, laid_out, lay_out
 from msvae.networks.pairs import by_trunk, condition_of, network_input, source_groups
 from msvae.source import Source
 
+SQUARES = (1, 4, 16)  # pixels of a side; at the lower and right borders smaller ones
+NOISE = 8  # numbers for each row, which decide what neither the given sources nor the code do
+
 
 class Alignment(nn.Module):
-    """p(x_n | x_S, w): maps of the sources in S, fused cell by cell, drawn as source n.
+    """p(x_n | x_S, w): maps of the sources in S, fused cell by cell, drawn as source n with a row's noise.
 
     A code of a few tokens says what is where, not each line; what is seen in other sources is kept by the skips of a
     U-Net instead. Its inputs are any sources: each is read by its own encoder, and at each size and cell the maps are
     mixed with softmax(logit_m + log a_m) over the sources that are there (compare U-HVED: Dorent et al. 2019, arXiv
     1907.11150). The code says what the given sources leave open, the same for all that is drawn. It comes with whether
-    it is only what these sources let expect, which is no news, or says more than they do.
+    it is only what these sources let expect, which is no news and asks for the expected image, or says more than they
+    do. Then the image is a draw: what is still open is decided by noise, the same few numbers at every cell, so that
+    parts which belong together are decided together although the loss looks at each value alone (compare Alet et al.
+    2025, arXiv 2506.10772).
 
     Args:
         width: channels of the largest maps.
@@ -54,7 +63,7 @@ class Alignment(nn.Module):
         for group in source_groups(sources, shared_trunk, alone):
             trunk, conditions = f"of_{group[0].name}", len(group) if len(group) > 1 else 0
             self.readers[trunk] = MapReader(group[0], width, conditions)
-            self.drawers[trunk] = MapDrawer(group[0], width, size + 1, conditions)
+            self.drawers[trunk] = MapDrawer(group[0], width, size + 1 + NOISE, conditions)
             self.place |= {s.name: (trunk, index if conditions else None) for index, s in enumerate(group)}
         lay_out(self)
 
@@ -89,15 +98,18 @@ class Alignment(nn.Module):
         code: Float[Tensor, "rows slots size"],
         expected: Bool[Tensor, " rows"],
         wanted: Mapping[str, Tensor],
+        noise: Float[Tensor, "rows noise"],
     ) -> dict[str, Tensor]:
         """The likelihoods' raw parameters of each wanted source, for the rows in which it is wanted.
 
         Args:
             maps: of `read`.
-            expected: rows whose code is what the given sources pool to.
+            expected: rows whose code is what the given sources pool to; they have no noise.
             wanted: `{source: numbers of rows}`.
+            noise: of `noise`; 0 is its middle.
         """
-        tokens = torch.cat([code, expected[:, None, None].expand(*code.shape[:2], 1).to(code.dtype)], dim=2)
+        told = torch.cat([expected[:, None].to(code.dtype), noise.masked_fill(expected[:, None], 0.0)], dim=1)
+        tokens = torch.cat([code, told[:, None].expand(-1, code.shape[1], -1)], dim=2)
         tokens = tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         answers: dict[str, Tensor] = {}
         for trunk, names in by_trunk(self.place, wanted).items():
@@ -113,10 +125,11 @@ class Alignment(nn.Module):
         maps: Sequence[Tensor],
         code: Float[Tensor, "rows slots size"],
         expected: Bool[Tensor, " rows"],
+        noise: Float[Tensor, "rows noise"],
         name: str,
     ) -> Float[Tensor, "rows channels height width"]:
-        """Expected images of one source for all rows, in its value range."""
-        raw = self.draw(maps, code, expected, {name: torch.arange(len(code), device=code.device)})[name]
+        """Images of one source for all rows, in its value range: expected ones, or draws by the noise."""
+        raw = self.draw(maps, code, expected, {name: torch.arange(len(code), device=code.device)}, noise)[name]
         source = self.sources[name]
         return source.denormalise(likelihood_of(source).mean(raw, source))
 
@@ -127,15 +140,34 @@ class Alignment(nn.Module):
         code: Float[Tensor, "rows slots size"],
         expected: Bool[Tensor, " rows"],
         wanted: Mapping[str, Tensor],
+        generator: Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """-log p(x_n | x_S, w) in nats for each number of an image, mean over the wanted ones."""
-        raw = self.draw(self.read(images, given), code, expected, wanted)
+        """For each number of an image, mean over the wanted ones: -log p(x_n | x_S, w) in nats where it is expected,
+        and the score of two draws, in units of the source's scale, where it is drawn.
+
+        Classes are never drawn: they are the most probable ones in any case.
+        """
+        maps = self.read(images, given)
+        once = self.draw(maps, code, expected, wanted, self.noise(len(code), generator))
+        drawn = {n: rows[~expected[rows]] for n, rows in wanted.items() if self.sources[n].likelihood in CONTINUOUS}
+        drawn = {name: rows for name, rows in drawn.items() if len(rows)}
+        again = self.draw(maps, code, expected, drawn, self.noise(len(code), generator))
         total = code.new_zeros(())
-        for name, found in raw.items():
-            source = self.sources[name]
-            target = source.normalise(images[name][wanted[name]])
-            total = total - likelihood_of(source).log_prob(found, target, source).sum() / source.value_count
+        for name, raw in once.items():
+            source, likelihood = self.sources[name], likelihood_of(self.sources[name])
+            truth = source.normalise(images[name][wanted[name]])
+            if name in again:
+                likely = expected[wanted[name]]
+                pair = [likelihood.mean(found, source) for found in (raw[~likely], again[name])]
+                total = total + _score(*pair, truth[~likely]) / source.scale
+                raw, truth = raw[likely], truth[likely]
+            total = total - likelihood.log_prob(raw, truth, source).sum() / source.value_count
         return total / max(1, sum(len(index) for index in wanted.values()))
+
+    def noise(self, rows: int, generator: Generator | None) -> Float[Tensor, "rows noise"]:
+        """What a draw decides by chance, the same for all sources that are drawn in a row."""
+        device = next(self.parameters()).device
+        return torch.randn(rows, NOISE, generator=generator, device=device)
 
 
 def _fused(
@@ -160,6 +192,18 @@ def _fused(
     shares = torch.softmax(everywhere, dim=0).flatten(0, 1)[place]
     nothing = maps.new_zeros(shape[1], *maps.shape[1:])
     return by_channel(nothing.index_add(0, place % shape[1], shares.to(maps.dtype) * maps))
+
+
+def _score(one: Tensor, other: Tensor, truth: Tensor) -> Float[Tensor, ""]:
+    """Of two draws of each row, sum over the rows: mean over values, and over the means of squares of some sizes.
+
+    By single values alone, half an image could be drawn against the other half.
+    """
+    total = truth.new_zeros(())
+    for side in SQUARES:
+        parts = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))
+        total = total + score_of_two(*parts).flatten(1).mean(dim=1).sum()
+    return total / len(SQUARES)
 
 
 def _rows_of(maps: Tensor, index: Int[Tensor, " _"]) -> Tensor:

@@ -4,6 +4,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def score_of_two(
+    one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """(|x - truth| + |x' - truth| - |x - x'|) / 2 of two draws, value by value.
+
+    Its expectation is the continuous ranked probability score: the energy score of a single number, least for the
+    truth's own distribution (Gneiting & Raftery 2007, section 4.2).
+    """
+    return ((one - truth).abs() + (other - truth).abs() - (one - other).abs()) / 2
+
+
 def energy_score(draws: Float[Tensor, "draws rows size"], truth: Float[Tensor, "rows size"]) -> Float[Tensor, ""]:
     """E |x - truth| - E |x - x'| / 2, mean over the rows: least, in expectation, for the truth's own distribution.
 

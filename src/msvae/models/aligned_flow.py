@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from msvae.config import FlowConfig
-from msvae.flow.alignment import Alignment
+from msvae.flow.alignment import NOISE, Alignment
 from msvae.flow.autoencoders import rows_by_source
 from msvae.flow.converter import log_of
 from msvae.flow.favoured import directions, favour
@@ -23,13 +23,15 @@ from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
 from msvae.subsets import one_of, random_half
 
-#: Share of training rows with the code expected from S, which `mode="mean"` has, not that of all but the wanted source.
-EXPECTED = 0.85
+#: Share of training rows with the code expected from S, which `mode="mean"` has. The others have that of all but the
+#: wanted source, and noise, and learn to be draws.
+EXPECTED = 0.8
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
 MEASURED_ROWS = 128  # that guidance is measured on: as many as elsewhere take minutes where images are large
 #: Rows of the last stage's batches where `training.batch_size` is 128: 4 for images of 64 x 64 pixels or more. In equal
-#: time many small steps learn far more than few large ones.
-PIXELS_AT_ONCE, FEWEST_ROWS, MOST_ROWS, OF_ROWS = 16_384, 4, 32, 128
+#: time many small steps learn far more than few large ones, which holds for the stages before it too: they have a
+#: quarter of their usual rows there.
+PIXELS_AT_ONCE, FEWEST_ROWS, MOST_ROWS, OF_ROWS, SMALLEST_PART = 16_384, 4, 32, 128, 0.25
 SHARES = {"sources": 0.15, "code": 0.1, "converter": 0.06, "renderer": 0.15, "alignment": 0.54}
 FAVOURED_SHARES = {"sources": 0.08, "code": 0.06, "converter": 0.05, "renderer": 0.06, "alignment": 0.75}
 
@@ -56,11 +58,17 @@ class AlignedFlow(SharedFlow):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        *before, renderer = super().stages  # whose gate would ask for rows from nothing, which need the last stage
         pixels = self.sources[0].shape[1] * self.sources[0].shape[2]
-        rows = min(MOST_ROWS, max(FEWEST_ROWS, PIXELS_AT_ONCE // pixels)) / OF_ROWS
-        last = Stage("alignment", self.shares["alignment"], rows=rows, gate="alignment")
-        return (*before, replace(renderer, gate=None), last)
+        rows = min(MOST_ROWS, max(FEWEST_ROWS, PIXELS_AT_ONCE // pixels))
+        fewer = max(SMALLEST_PART, rows / MOST_ROWS)
+        sources, code, converter, renderer = super().stages
+        return (
+            replace(sources, rows=fewer * sources.rows),
+            replace(code, rows=fewer * code.rows),
+            converter,
+            replace(renderer, rows=fewer * renderer.rows, gate=None),  # rows from nothing need the last stage
+            Stage("alignment", self.shares["alignment"], rows=rows / OF_ROWS, gate="alignment"),
+        )
 
     @property
     def shares(self) -> dict[str, float]:
@@ -87,8 +95,8 @@ class AlignedFlow(SharedFlow):
         return Loss(others.total + found, {**others.terms, "alignment": found.detach()})
 
     def _alignment_loss(self, batch: SourceBatch, generator: Generator | None) -> Tensor:
-        """A question of each row; most have the code that the given ones pool to, which `mode="mean"` has, the others
-        that of all but the wanted one, as a draw might have it."""
+        """A question of each row; most have the code that the given ones pool to, the others that of all but the wanted
+        one, as a draw might have it."""
         given, target = self._asked(batch.presence(self.source_names), generator)
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
@@ -97,7 +105,7 @@ class AlignedFlow(SharedFlow):
         told = torch.where(expected, given, ~target)
         with without_gradient():
             code = self._whole(self.content.evidence(batch.restricted(told, self.source_names)))
-        return self.alignment.loss(batch.values, given & target.any(dim=0), code, expected, wanted)
+        return self.alignment.loss(batch.values, given & target.any(dim=0), code, expected, wanted, generator)
 
     def _asked(
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
@@ -160,6 +168,9 @@ class AlignedFlow(SharedFlow):
         shares = present.float() if vector is None else self._shares(vector, present)
         seen = {name: given.values[name].float().repeat_interleave(n, dim=0) for name in given.names}
         own = self._latents(given)
+        noise = codes.new_zeros(len(codes), NOISE)
+        if mode == "sample":
+            noise = self.alignment.noise(len(codes), generator)
         from_code = ~present.any(dim=0)  # which says more than the image that is drawn of it
         images = {}
         for name in self.wanted(to):
@@ -174,7 +185,8 @@ class AlignedFlow(SharedFlow):
             if len(turned):
                 there = {other: values[turned] for other, values in seen.items()}
                 expected = torch.full_like(turned, mode == "mean", dtype=torch.bool) & ~from_code[turned]
-                drawn = self._aligned(name, there, others[:, turned], log_weights[:, turned], codes[turned], expected)
+                by = (codes[turned], expected, noise[turned])
+                drawn = self._aligned(name, there, others[:, turned], log_weights[:, turned], *by)
                 drawn = self._mixed(name, drawn, latents[turned], shares[index, turned])
                 image = image.index_copy(0, turned, drawn)
             if mode == "sample":
@@ -202,13 +214,14 @@ class AlignedFlow(SharedFlow):
         log_weights: Float[Tensor, "sources rows"],
         codes: Float[Tensor, "rows latent"],
         expected: Bool[Tensor, " rows"],
+        noise: Float[Tensor, "rows noise"],
     ) -> Tensor:
         """The source as drawn on what is seen of others, a few rows at a time."""
         found = []
         for rows in torch.arange(len(codes), device=self.device).split(rows_at_once(self.sources)):
             images = {other: values[rows] for other, values in seen.items()}
             maps = self.alignment.read(images, present[:, rows], log_weights[:, rows])
-            found.append(self.alignment.images(maps, self._slots(codes[rows]), expected[rows], name))
+            found.append(self.alignment.images(maps, self._slots(codes[rows]), expected[rows], noise[rows], name))
         return torch.cat(found)
 
     def _mixed(self, name: str, drawn: Tensor, own: Tensor, share: Float[Tensor, " rows"]) -> Tensor:

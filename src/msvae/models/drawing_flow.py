@@ -80,8 +80,8 @@ class DrawingFlow(StagedFlow):
         """Of the renderer: the one that is chosen, or the one that was measured."""
         return float(self.measured_guidance) if self.sampling.guidance is None else self.sampling.guidance
 
-    def end_stage(self, name: str, rows: RowSource) -> None:
-        super().end_stage(name, rows)
+    def measure_stage(self, name: str, rows: RowSource) -> None:
+        super().measure_stage(name, rows)
         if name == "renderer" and self.config.renderer == "flow" and not self.config.trained:
             self._measure_guidance()
 

@@ -48,6 +48,7 @@ def fit(
     run: RunFolder,
     *,
     resume: bool = False,
+    measured: bool = True,
     display: Display | None = None,
     title: str = "training",
 ) -> MultiSourceModel:
@@ -58,6 +59,7 @@ def fit(
         model: with fresh weights; on `resume` they are replaced by those of the newest checkpoint.
         resume: go on where the newest checkpoint stands; on a CPU the result is bit for bit that of a run never stopped
             (a GPU sums in no fixed order).
+        measured: also find what only answers need, such as guidance; without it this is the training alone.
 
     Returns:
         The model with its averaged weights, on the training device, in evaluation mode.
@@ -169,14 +171,17 @@ def fit(
                 state.settle()  # the next stage builds on the averaged weights
                 with accelerator.autocast():
                     model.end_stage(stage.name, train)
+                    if measured:
+                        model.measure_stage(stage.name, train)
                 state.settle_buffers()
                 plan.finish(stage, seconds)
                 state.save(step, plan, seconds)
                 _check_gate(averaged.model, stage, validation, log, step, run, display)
 
     trained = averaged.model.eval()
-    order = BatchOrder(len(train), 1, config.seed)
-    trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
+    if measured:
+        order = BatchOrder(len(train), 1, config.seed)
+        trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
     state.save(step, plan, seconds, finished=True)
     return trained
 
