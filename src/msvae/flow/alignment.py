@@ -158,8 +158,8 @@ class Alignment(nn.Module):
             truth = source.normalise(images[name][wanted[name]])
             if name in again:
                 likely = expected[wanted[name]]
-                pair = [likelihood.mean(found, source) for found in (raw[~likely], again[name])]
-                total = total + _score(*pair, truth[~likely]) / source.scale
+                one, other = (likelihood.mean(found, source) for found in (raw[~likely], again[name]))
+                total = total + _score(one, other, truth[~likely]) / source.scale
                 raw, truth = raw[likely], truth[likely]
             total = total - likelihood.log_prob(raw, truth, source).sum() / source.value_count
         return total / max(1, sum(len(index) for index in wanted.values()))
@@ -201,8 +201,8 @@ def _score(one: Tensor, other: Tensor, truth: Tensor) -> Float[Tensor, ""]:
     """
     total = truth.new_zeros(())
     for side in SQUARES:
-        parts = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))
-        total = total + score_of_two(*parts).flatten(1).mean(dim=1).sum()
+        a, b, y = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))
+        total = total + score_of_two(a, b, y).flatten(1).mean(dim=1).sum()
     return total / len(SQUARES)
 
 
