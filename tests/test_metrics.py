@@ -28,10 +28,24 @@ from msvae.metrics import (
     linear_probe,
     pixel_quality,
     retrieval,
+    spread_to_error,
     within_class_variance,
 )
 from msvae.reporting.tables import summary_lines
 from msvae.source import Source, SourceBatch
+
+
+@pytest.mark.parametrize("draws", [2, 5])
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_the_spread_of_draws_is_1_where_truth_might_be_one_of_them(draws: int, width: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    open_, truth = torch.randn(2, 400, 1, 8, 8, generator=generator)  # what is known of a row, and what is not
+    made = open_ + width * torch.randn(draws, 400, 1, 8, 8, generator=generator)
+    found = spread_to_error(made, open_ + truth)
+    assert found == pytest.approx(width * math.sqrt((1 + 1 / draws) / (1 + width**2 / draws)), rel=0.02)
+    assert spread_to_error(torch.zeros(2, 3, 4), torch.zeros(3, 4)) == math.inf
+    with pytest.raises(ValueError, match="two draws or more, got 1"):
+        spread_to_error(torch.zeros(1, 3, 4), torch.zeros(3, 4))
 
 
 def test_frechet_distance_has_its_closed_forms() -> None:

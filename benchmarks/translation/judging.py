@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from msvae.data.base import DataSet
-from msvae.metrics import frechet_distance, pixel_quality, retrieval
+from msvae.metrics import frechet_distance, pixel_quality, retrieval, spread_to_error
 from msvae.metrics.imagenet import load_efficientnet, pooled_features, sees
 from msvae.models import MultiSourceModel
 
 FEATURES = 112
 AT_ONCE = 250
+DRAWS = 6  # of each row, whose spread is judged; of one of them the likeness is
 
 
 class Judge:
@@ -52,12 +53,16 @@ class Judge:
     def model(self, model: MultiSourceModel, seed: int) -> dict[str, Any]:
         """Figures of a multi-source model: means for pixels, drawn images for likeness, and rows from nothing."""
         generator = torch.Generator(model.device).manual_seed(seed)
-        means, drawn = [], []
+        means, many = [], []
         for part in self.index.split(AT_ONCE):
             given = self.rows.batch(part).select([self.given])
             means.append(model.sample(given, [self.wanted], mode="mean").to("cpu").values[self.wanted])
-            drawn.append(model.sample(given, [self.wanted], generator=generator).to("cpu").values[self.wanted])
-        figures = {**self._pixels(torch.cat(means)), **self._likeness(torch.cat(drawn))}
+            found = model.sample(given, [self.wanted], n=DRAWS, generator=generator).to("cpu").values[self.wanted]
+            many.append(found.unflatten(0, (len(given), DRAWS)))
+        drawn = torch.cat(many).transpose(0, 1)
+        figures = {**self._pixels(torch.cat(means)), **self._likeness(drawn[0])}
+        if not self.sources[self.wanted].categories:
+            figures["spread"] = spread_to_error(drawn, self.truth)
         figures |= {f"mean_{name}": value for name, value in self._likeness(torch.cat(means)).items()}
         rows = model.sample(None, n=len(self.index), generator=generator).to("cpu")
         return {**figures, **self._agreement(rows.values)}

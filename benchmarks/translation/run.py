@@ -27,7 +27,7 @@ from msvae.benchmarking.machine import circumstances, commit
 from msvae.benchmarking.quality import trained_past_gates
 from msvae.cli.options import parse_settings
 from msvae.cli.output import progress
-from msvae.config import RunConfig, seconds
+from msvae.config import FlowConfig, RunConfig, seconds
 from msvae.data import load_data
 from msvae.models.aligned_flow import shares_of
 from msvae.reporting.tables import number
@@ -38,8 +38,9 @@ NOTE = """Made by `benchmarks/translation/run.py`, of test rows. The U-Net is tr
 answers with expected images; the flow learns all directions at once, and to make all sources from nothing
 ("favoured": its last stage is asked for this direction in most rows, see `model.favoured`): its PSNR and SSIM are
 those of expected images, FD112 and retrieval of drawn ones. **right of two**, **right of all**: how often an answer
-is more like its own truth than like that of another row (chance .5), or than all others. **rows agree**: the same
-between the sources of a row that is made from nothing, mean over the pairs."""
+is more like its own truth than like that of another row (chance .5), or than all others. **spread of draws**: their
+standard deviation over the error of the mean of six; 1 where they are as wide as they are wrong. **rows agree**: right
+of two, and of all, between the sources of a row that is made from nothing, mean over the pairs."""
 COLUMNS = {
     "rows": ("test rows", 0),
     "psnr": ("PSNR", 2),
@@ -51,6 +52,7 @@ COLUMNS = {
     "mean_frechet": ("FD112, expected", 1),
     "mean_pairwise": ("right of two, expected", 3),
     "mean_first": ("right of all, expected", 3),
+    "spread": ("spread of draws", 2),
     "agreement_pairwise": ("rows agree, of two", 3),
     "agreement_first": ("rows agree, of all", 3),
 }
@@ -141,6 +143,8 @@ def main() -> None:
     measured = arguments.results / f"calibration-translation-{arguments.data}.json"
     calibration = Calibration(arguments.steps_from or measured)
     shape = flow_config(arguments.data, {"sources": 1}, arguments.seed, settings)
+    flow = shape.model
+    assert isinstance(flow, FlowConfig)
     data = load_data(shape.data)
     source = {s.name: s for s in data.sources}
     unet = f"unet {given}->{wanted}"
@@ -150,8 +154,8 @@ def main() -> None:
     def training() -> Training:
         return Training(source[given], source[wanted], data.split("train"), how["unet"])
 
-    model = {"flow": shape.model.model_dump(mode="json"), "unet": None}
-    shown_as = {"flow": "flow, favoured" if model["flow"]["favoured"] else "flow", "unet": "unet"}
+    model = {"flow": flow.model_dump(mode="json"), "unet": None}
+    shown_as = {"flow": "flow, favoured" if flow.favoured else "flow", "unet": "unet"}
     for method in methods:
         known = calibration.entries.get(unet if method == "unet" else "flow")
         if not arguments.calibrate and known and _agrees(known["model"], model[method]):
@@ -169,7 +173,7 @@ def main() -> None:
     judge = Judge(data, given, wanted)
     content.setdefault("real", {})[f"{given}->{wanted}"] = judge.real()
     for method in methods:
-        shares = shares_of(shape.model) if method == "flow" and shape.model.aligned else {}
+        shares = shares_of(flow) if method == "flow" and flow.aligned else {}
         steps = calibration.steps(unet if method == "unet" else "flow", budget, shares)
         key = {"method": shown_as[method], "direction": f"{given}->{wanted}", "seed": arguments.seed}
         training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})

@@ -1,4 +1,4 @@
-"""How good a model is: pixels, coherence, Fréchet distance, retrieval, linear probes."""
+"""How good a model is: pixels, coherence, Fréchet distance, retrieval, linear probes, and the spread of draws."""
 
 from msvae.metrics.coherence import (
     Verdict,
@@ -12,6 +12,7 @@ from msvae.metrics.local_fit import local_fit
 from msvae.metrics.pixels import PixelQuality, joined_quality, pixel_quality
 from msvae.metrics.probe import linear_probe
 from msvae.metrics.retrieval import Retrieval, retrieval
+from msvae.metrics.spread import spread_to_error
 
 __all__ = [
     "Moments",
@@ -28,5 +29,6 @@ __all__ = [
     "local_fit",
     "pixel_quality",
     "retrieval",
+    "spread_to_error",
     "within_class_variance",
 ]
