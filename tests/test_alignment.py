@@ -106,11 +106,13 @@ def test_the_alignment_is_told_whether_the_code_says_more_than_what_is_given(mon
     monkeypatch.setattr(model.alignment, "loss", lambda *asked: told.append(asked) or torch.zeros(()))
     model.enter_stage("alignment")
     model.loss(batch, generator())
-    ((_, given, code, expected, *_),) = told
+    ((_, given, code, expected, drawn, *_),) = told
     with torch.no_grad():
         pooled = model._whole(model.content.evidence(batch).restricted(given))
     is_pooled = (code - pooled).abs().amax(dim=(1, 2)) < 1e-6
-    assert 10 < expected.sum() < 54
+    assert 40 < expected.sum() < 60
+    assert 3 < drawn.sum() < 20
+    assert not bool((drawn & expected).any())
     assert torch.equal(is_pooled & expected, expected)
     assert not bool((is_pooled & ~expected & (given.sum(dim=0) == 1)).any())  # they know of both other sources
     shown: list[Tensor] = []
@@ -127,12 +129,12 @@ def test_what_the_alignment_is_told_changes_its_images() -> None:
     code = model._slots(model.encode(batch).mean)
     with torch.no_grad():
         maps = model.alignment.read(batch.values, torch.ones(3, 5, dtype=torch.bool))
-        none, some = torch.zeros(5, NOISE), model.alignment.noise(5, generator())
+        half = torch.tensor([True, False, True, False, True])
+        none, some = torch.zeros(5, NOISE), model.alignment.noise_of(~half, generator())
         one, other = (model.alignment.images(maps, code, torch.full((5,), flag), none, "b") for flag in (True, False))
         assert (one - other).abs().amax(dim=(1, 2, 3)).min() > 0
-        half = torch.tensor([True, False, True, False, True])
-        mixed = model.alignment.images(maps, code, half, some, "b")
-    torch.testing.assert_close(mixed[half], one[half])  # what is expected has no noise
+        mixed = model.alignment.images(maps, code, torch.zeros(5, dtype=torch.bool), some, "b")
+    torch.testing.assert_close(mixed[half], other[half])  # no noise there
     assert (mixed - other)[~half].abs().amax(dim=(1, 2, 3)).min() > 0
 
 
@@ -147,15 +149,16 @@ def test_drawn_rows_learn_the_score_of_two_draws_and_expected_ones_their_likelih
     model = aligned(sources)
     batch, alignment = random_batch(model, rows=6), model.alignment
     given = torch.tensor([[True] * 6, [False] * 6])
-    code, expected = model._slots(model.encode(batch).mean.detach()), torch.tensor([1, 0, 0, 1, 0, 0]).bool()
+    code, drawn = model._slots(model.encode(batch).mean.detach()), torch.tensor([0, 1, 1, 0, 1, 0]).bool()
+    expected = torch.tensor([1, 0, 0, 0, 0, 0]).bool()
     wanted = {"b": torch.tensor([0, 1, 3, 4])}
-    found = alignment.loss(batch.values, given, code, expected, wanted, generator(3)).detach()
+    found = alignment.loss(batch.values, given, code, expected, drawn, wanted, generator(3)).detach()
     same = generator(3)
-    maps, noises = alignment.read(batch.values, given), [alignment.noise(6, same) for _ in range(2)]
+    maps, noises = alignment.read(batch.values, given), [alignment.noise_of(drawn, same) for _ in range(2)]
     one, other = ((alignment.images(maps, code, expected, noise, "b").detach() + 1) / 2 for noise in noises)
     truth, total = (batch.values["b"] + 1) / 2, 0.0
     for row in wanted["b"].tolist():
-        if expected[row]:
+        if not drawn[row]:
             total += float(((one[row] - truth[row]).abs() / 0.2 + np.log(2 * 0.2)).mean())
             continue
         for side in (1, 4, 16):
@@ -164,33 +167,30 @@ def test_drawn_rows_learn_the_score_of_two_draws_and_expected_ones_their_likelih
     assert float(found) == pytest.approx(total / 4, rel=1e-4)
 
 
-def test_trained_on_the_score_of_two_draws_draws_are_as_wide_as_what_is_open(tmp_path: Path) -> None:
+def test_trained_on_the_score_of_two_draws_draws_are_as_wide_as_what_is_open() -> None:
     """One source is a grey square, the other is black or white by a coin that nothing else knows."""
     torch.manual_seed(0)
-    sources = [Source("a", (1, 8, 8)), Source("b", (1, 8, 8))]
-    model = aligned(sources).train()
+    model = aligned([Source("a", (1, 32, 32)), Source("b", (1, 32, 32))]).train()
     model.enter_stage("alignment")
     optimizer = torch.optim.Adam(model.alignment.parameters(), lr=3e-3)
-    drawn, numbers = torch.zeros(16, dtype=torch.bool), torch.arange(16)
-    given, code = torch.stack([~drawn, drawn]), torch.zeros(16, 4, model.content.size)
-    for step in range(200):
-        coin = torch.randint(2, (16, 1, 1, 1), generator=generator(step)).float().expand(-1, 1, 8, 8)
-        images = {"a": torch.full((16, 1, 8, 8), 0.5), "b": coin}
-        loss = model.alignment.loss(images, given, code, drawn, {"b": numbers}, generator(step))
+    drawn, given, code = torch.ones(16).bool(), torch.tensor([[True], [False]]), torch.zeros(200, 4, model.content.size)
+    for step in range(150):
+        coin = torch.randint(2, (16, 1, 1, 1), generator=generator(step)).float().expand(-1, 1, 32, 32)
+        images = {"a": torch.full((16, 1, 32, 32), 0.5), "b": coin}
+        asked = (given.expand(-1, 16), code[:16], ~drawn, drawn, {"b": torch.arange(16)})
+        loss = model.alignment.loss(images, *asked, generator(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     model.eval()
     with torch.no_grad():
-        maps = model.alignment.read(
-            {"a": torch.full((200, 1, 8, 8), 0.5)}, torch.tensor([[True], [False]]).expand(2, 200)
-        )
-        flags = torch.zeros(200, dtype=torch.bool)
-        code = torch.zeros(200, 4, model.content.size)
-        images = model.alignment.images(maps, code, flags, model.alignment.noise(200, generator()), "b")
-    assert 0.35 < float((images.mean(dim=(1, 2, 3)) > 0.5).float().mean()) < 0.65
-    assert float(images.mean(dim=(1, 2, 3)).std()) > 0.35  # of the coin .5
-    assert float(images.std(dim=(1, 2, 3)).mean()) < 0.1  # all of an image together
+        maps = model.alignment.read({"a": torch.full((200, 1, 32, 32), 0.5)}, given.expand(-1, 200))
+        noise = model.alignment.noise_of(torch.ones(200).bool(), generator())
+        images = model.alignment.images(maps, code, torch.zeros(200).bool(), noise, "b")
+    means = images.mean(dim=(1, 2, 3))
+    assert 0.25 < float((means > 0.5).float().mean()) < 0.75
+    assert float(means.std()) > 0.35  # of the coin .5
+    assert float(images.std(dim=(1, 2, 3)).mean()) < 0.15  # all of an image together
 
 
 def test_from_nothing_the_others_are_drawn_on_the_first() -> None:

@@ -591,7 +591,7 @@ def test_who_draws_codes_given_sources_is_measured(straight: Run, monkeypatch: p
         return 100 * torch.randn(evidence.present.shape[1], model.sampler.means.shape[1])
 
     monkeypatch.setattr(model, "_drawn_by_mixture", noise)
-    model.measure_stage("converter", DATA.split("train"))
+    model.end_stage("converter", DATA.split("train"))
     assert float(model.energy_scores[0]) == pytest.approx(converter, rel=0.2)
     assert float(model.energy_scores[1]) > 10
     assert torch.equal(drawn(None), drawn("converter"))

@@ -165,7 +165,7 @@ def _windows(config: RunConfig, shares: Mapping[str, float]) -> dict[str, list[f
     with tempfile.TemporaryDirectory() as name:
         folder = RunFolder(Path(name) / "run")
         folder.create(config, data.sources, {})
-        fit(_model(config), data.split("train"), None, training, folder, measured=False)
+        fit(_model(config), data.split("train"), None, training, folder, measure=False)
         entries = [entry for entry in MetricsLog(folder.metrics_log).records() if "seconds" in entry]
     found: dict[str, list[float]] = {stage: [] for stage in shares}
     for earlier, later in pairwise(entries):

@@ -17,21 +17,20 @@ from msvae.networks.blocks import by_cell, by_channel, laid_out, lay_out
 from msvae.networks.pairs import by_trunk, condition_of, network_input, source_groups
 from msvae.source import Source
 
-SQUARES = (1, 4, 16)  # pixels of a side; at the lower and right borders smaller ones
 NOISE = 8  # numbers for each row, which decide what neither the given sources nor the code do
+LARGER = 4  # each size of squares that draws are scored on has so many times the side of the one before
 
 
 class Alignment(nn.Module):
-    """p(x_n | x_S, w): maps of the sources in S, fused cell by cell, drawn as source n with a row's noise.
+    """p(x_n | x_S, w): maps of the sources in S, fused cell by cell, drawn as source n.
 
     A code of a few tokens says what is where, not each line; what is seen in other sources is kept by the skips of a
     U-Net instead. Its inputs are any sources: each is read by its own encoder, and at each size and cell the maps are
     mixed with softmax(logit_m + log a_m) over the sources that are there (compare U-HVED: Dorent et al. 2019, arXiv
     1907.11150). The code says what the given sources leave open, the same for all that is drawn. It comes with whether
-    it is only what these sources let expect, which is no news and asks for the expected image, or says more than they
-    do. Then the image is a draw: what is still open is decided by noise, the same few numbers at every cell, so that
-    parts which belong together are decided together although the loss looks at each value alone (compare Alet et al.
-    2025, arXiv 2506.10772).
+    it is only what these sources let expect, which is no news, or says more than they do. Without noise the image is
+    the expected one. With noise it is a draw: what is still open is decided by few numbers, the same at every cell, so
+    that parts which belong together are decided together (compare Alet et al. 2025, arXiv 2506.10772).
 
     Args:
         width: channels of the largest maps.
@@ -92,25 +91,32 @@ class Alignment(nn.Module):
         place = torch.cat(cells)
         return [_fused(level, place, present.shape, log_weights) for level in zip(*read, strict=True)]
 
+    def can_draw(self, name: str) -> bool:
+        """Whether draws of a source differ; of classes, and of coins, the answer is the expected one in any case."""
+        return self.sources[name].likelihood in CONTINUOUS
+
+    def noise_of(self, drawn: Bool[Tensor, " rows"], generator: Generator | None) -> Float[Tensor, "rows noise"]:
+        """What chance decides in the rows that are drawn, the same for all their sources; zeros in the others."""
+        return torch.randn(len(drawn), NOISE, generator=generator, device=drawn.device) * drawn[:, None]
+
     def draw(
         self,
         maps: Sequence[Tensor],
         code: Float[Tensor, "rows slots size"],
         expected: Bool[Tensor, " rows"],
-        wanted: Mapping[str, Tensor],
         noise: Float[Tensor, "rows noise"],
+        wanted: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """The likelihoods' raw parameters of each wanted source, for the rows in which it is wanted.
 
         Args:
             maps: of `read`.
-            expected: rows whose code is what the given sources pool to; they have no noise.
+            expected: rows whose code is what the given sources pool to.
+            noise: of `noise_of`.
             wanted: `{source: numbers of rows}`.
-            noise: of `noise`; 0 is its middle.
         """
-        told = torch.cat([expected[:, None].to(code.dtype), noise.masked_fill(expected[:, None], 0.0)], dim=1)
-        tokens = torch.cat([code, told[:, None].expand(-1, code.shape[1], -1)], dim=2)
-        tokens = tokens.transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        told = torch.cat([expected[:, None], noise], dim=1)[:, None].expand(-1, code.shape[1], -1)
+        tokens = torch.cat([code, told], dim=2).transpose(1, 2).unflatten(2, (self.grid, self.grid))
         answers: dict[str, Tensor] = {}
         for trunk, names in by_trunk(self.place, wanted).items():
             index = torch.cat([wanted[name] for name in names])
@@ -128,8 +134,9 @@ class Alignment(nn.Module):
         noise: Float[Tensor, "rows noise"],
         name: str,
     ) -> Float[Tensor, "rows channels height width"]:
-        """Images of one source for all rows, in its value range: expected ones, or draws by the noise."""
-        raw = self.draw(maps, code, expected, {name: torch.arange(len(code), device=code.device)}, noise)[name]
+        """Images of one source for all rows, in its value range: draws where there is noise, else expected ones."""
+        noise = noise if self.can_draw(name) else torch.zeros_like(noise)
+        raw = self.draw(maps, code, expected, noise, {name: torch.arange(len(code), device=code.device)})[name]
         source = self.sources[name]
         return source.denormalise(likelihood_of(source).mean(raw, source))
 
@@ -139,35 +146,32 @@ class Alignment(nn.Module):
         given: Bool[Tensor, "sources rows"],
         code: Float[Tensor, "rows slots size"],
         expected: Bool[Tensor, " rows"],
+        drawn: Bool[Tensor, " rows"],
         wanted: Mapping[str, Tensor],
         generator: Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """For each number of an image, mean over the wanted ones: -log p(x_n | x_S, w) in nats where it is expected,
-        and the score of two draws, in units of the source's scale, where it is drawn.
+        """For each number of an image, mean over the wanted ones: -log p(x_n | x_S, w) in nats, and in rows that are
+        drawn the score of two draws, in units of the source's scale.
 
-        Classes are never drawn: they are the most probable ones in any case.
+        Args:
+            drawn: rows whose wanted source learns to be drawn (`can_draw`).
         """
         maps = self.read(images, given)
-        once = self.draw(maps, code, expected, wanted, self.noise(len(code), generator))
-        drawn = {n: rows[~expected[rows]] for n, rows in wanted.items() if self.sources[n].likelihood in CONTINUOUS}
-        drawn = {name: rows for name, rows in drawn.items() if len(rows)}
-        again = self.draw(maps, code, expected, drawn, self.noise(len(code), generator))
+        once = self.draw(maps, code, expected, self.noise_of(drawn, generator), wanted)
+        places = {name: drawn[rows].nonzero().squeeze(1) for name, rows in wanted.items()}
+        twice = {name: wanted[name][place] for name, place in places.items() if len(place)}
+        again = self.draw(maps, code, expected, self.noise_of(drawn, generator), twice)
         total = code.new_zeros(())
         for name, raw in once.items():
             source, likelihood = self.sources[name], likelihood_of(self.sources[name])
-            truth = source.normalise(images[name][wanted[name]])
+            truth, found = source.normalise(images[name][wanted[name]]), raw
             if name in again:
-                likely = expected[wanted[name]]
-                one, other = (likelihood.mean(found, source) for found in (raw[~likely], again[name]))
-                total = total + _score(one, other, truth[~likely]) / source.scale
-                raw, truth = raw[likely], truth[likely]
-            total = total - likelihood.log_prob(raw, truth, source).sum() / source.value_count
+                one, other = (likelihood.mean(part, source) for part in (raw[places[name]], again[name]))
+                total = total + _score(one, other, truth[places[name]]) / source.scale
+                rest = (~drawn[wanted[name]]).nonzero().squeeze(1)
+                truth, found = truth[rest], raw[rest]
+            total = total - likelihood.log_prob(found, truth, source).sum() / source.value_count
         return total / max(1, sum(len(index) for index in wanted.values()))
-
-    def noise(self, rows: int, generator: Generator | None) -> Float[Tensor, "rows noise"]:
-        """What a draw decides by chance, the same for all sources that are drawn in a row."""
-        device = next(self.parameters()).device
-        return torch.randn(rows, NOISE, generator=generator, device=device)
 
 
 def _fused(
@@ -195,15 +199,14 @@ def _fused(
 
 
 def _score(one: Tensor, other: Tensor, truth: Tensor) -> Float[Tensor, ""]:
-    """Of two draws of each row, sum over the rows: mean over values, and over the means of squares of some sizes.
-
-    By single values alone, half an image could be drawn against the other half.
-    """
-    total = truth.new_zeros(())
-    for side in SQUARES:
-        a, b, y = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))
-        total = total + score_of_two(a, b, y).flatten(1).mean(dim=1).sum()
-    return total / len(SQUARES)
+    """Of two draws of each row, sum over the rows: mean over single values, and over the means of larger and larger
+    squares, up to the whole image, by which its parts cannot be drawn against each other."""
+    side, scores = 1, [score_of_two(one, other, truth)]
+    while side < max(truth.shape[-2:]):
+        side *= LARGER
+        a, b, y = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))  # at borders less
+        scores.append(score_of_two(a, b, y))
+    return torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).mean()
 
 
 def _rows_of(maps: Tensor, index: Int[Tensor, " _"]) -> Tensor:

@@ -1,7 +1,7 @@
 """The shared-latent flow of sources that show one scene pixel by pixel: a fifth stage, `alignment`.
 
-x_n = alignment(x_S, w, n)            S not empty: what S shows stays where it is, w says what S leaves open
-x_1 = decoder_1(renderer(noise; w, 1)), x_n = alignment(x_1, w, n)                        S empty
+x_n = alignment(x_S, w, e, n)         S not empty: what S shows stays where it is, w and noise e say what S leaves open
+x_1 = decoder_1(renderer(noise; w, 1)), x_n = alignment(x_1, w, e, n)                     S empty
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,16 @@ from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
 from msvae.subsets import one_of, random_half
 
-#: Share of training rows with the code expected from S, which `mode="mean"` has. The others have that of all but the
-#: wanted source, and noise, and learn to be draws.
-EXPECTED = 0.8
+#: Shares of training rows: with the code expected from S and no noise, as `mode="mean"` asks; and with the code of all
+#: but the wanted source and noise, which are draws. In the rest that code has no noise: `mode="mean"` of a code alone.
+EXPECTED, DRAWN = 0.8, 0.15
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
 MEASURED_ROWS = 128  # that guidance is measured on: as many as elsewhere take minutes where images are large
 #: Rows of the last stage's batches where `training.batch_size` is 128: 4 for images of 64 x 64 pixels or more. In equal
-#: time many small steps learn far more than few large ones, which holds for the stages before it too: they have a
-#: quarter of their usual rows there.
-PIXELS_AT_ONCE, FEWEST_ROWS, MOST_ROWS, OF_ROWS, SMALLEST_PART = 16_384, 4, 32, 128, 0.25
+#: time many small steps learn far more than few large ones.
+PIXELS_AT_ONCE, FEWEST_ROWS, MOST_ROWS, OF_ROWS = 16_384, 4, 32, 128
+LEAST_SHARE = 0.25  # of the usual rows: in the stages for sources, code and renderer, for the same reason
+LEAST_CONTRASTED = 8  # rows among which the code's stage tells one from the others
 SHARES = {"sources": 0.15, "code": 0.1, "converter": 0.06, "renderer": 0.15, "alignment": 0.54}
 FAVOURED_SHARES = {"sources": 0.08, "code": 0.06, "converter": 0.05, "renderer": 0.06, "alignment": 0.75}
 
@@ -60,13 +61,13 @@ class AlignedFlow(SharedFlow):
     def stages(self) -> tuple[Stage, ...]:
         pixels = self.sources[0].shape[1] * self.sources[0].shape[2]
         rows = min(MOST_ROWS, max(FEWEST_ROWS, PIXELS_AT_ONCE // pixels))
-        fewer = max(SMALLEST_PART, rows / MOST_ROWS)
+        share = max(LEAST_SHARE, rows / MOST_ROWS)
         sources, code, converter, renderer = super().stages
         return (
-            replace(sources, rows=fewer * sources.rows),
-            replace(code, rows=fewer * code.rows),
+            replace(sources, rows=share * sources.rows),
+            replace(code, rows=share * code.rows, least_rows=LEAST_CONTRASTED),
             converter,
-            replace(renderer, rows=fewer * renderer.rows, gate=None),  # rows from nothing need the last stage
+            replace(renderer, rows=share * renderer.rows, gate=None),  # rows from nothing need the last stage
             Stage("alignment", self.shares["alignment"], rows=rows / OF_ROWS, gate="alignment"),
         )
 
@@ -95,17 +96,18 @@ class AlignedFlow(SharedFlow):
         return Loss(others.total + found, {**others.terms, "alignment": found.detach()})
 
     def _alignment_loss(self, batch: SourceBatch, generator: Generator | None) -> Tensor:
-        """A question of each row; most have the code that the given ones pool to, the others that of all but the wanted
-        one, as a draw might have it."""
+        """A question of each row, of one of the kinds `EXPECTED` and `DRAWN` tell."""
         given, target = self._asked(batch.presence(self.source_names), generator)
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
             return torch.zeros((), device=self.device)
-        expected = torch.rand(len(batch), generator=generator, device=self.device) < EXPECTED
+        kind = torch.rand(len(batch), generator=generator, device=self.device)
+        expected, drawn = kind < EXPECTED, kind >= 1.0 - DRAWN
+        drawn &= target[[self.alignment.can_draw(name) for name in self.source_names]].any(dim=0)
         told = torch.where(expected, given, ~target)
         with without_gradient():
             code = self._whole(self.content.evidence(batch.restricted(told, self.source_names)))
-        return self.alignment.loss(batch.values, given & target.any(dim=0), code, expected, wanted, generator)
+        return self.alignment.loss(batch.values, given & target.any(dim=0), code, expected, drawn, wanted, generator)
 
     def _asked(
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
@@ -168,9 +170,10 @@ class AlignedFlow(SharedFlow):
         shares = present.float() if vector is None else self._shares(vector, present)
         seen = {name: given.values[name].float().repeat_interleave(n, dim=0) for name in given.names}
         own = self._latents(given)
-        noise = codes.new_zeros(len(codes), NOISE)
-        if mode == "sample":
-            noise = self.alignment.noise(len(codes), generator)
+        everywhere = torch.ones(len(codes), dtype=torch.bool, device=self.device)
+        noise = (
+            self.alignment.noise_of(everywhere, generator) if mode == "sample" else codes.new_zeros(len(codes), NOISE)
+        )
         from_code = ~present.any(dim=0)  # which says more than the image that is drawn of it
         images = {}
         for name in self.wanted(to):
@@ -185,10 +188,11 @@ class AlignedFlow(SharedFlow):
             if len(turned):
                 there = {other: values[turned] for other, values in seen.items()}
                 expected = torch.full_like(turned, mode == "mean", dtype=torch.bool) & ~from_code[turned]
-                by = (codes[turned], expected, noise[turned])
-                drawn = self._aligned(name, there, others[:, turned], log_weights[:, turned], *by)
-                drawn = self._mixed(name, drawn, latents[turned], shares[index, turned])
-                image = image.index_copy(0, turned, drawn)
+                made = self._aligned(
+                    name, there, others[:, turned], log_weights[:, turned], codes[turned], expected, noise[turned]
+                )
+                made = self._mixed(name, made, latents[turned], shares[index, turned])
+                image = image.index_copy(0, turned, made)
             if mode == "sample":
                 image = self.grain.add(name, image, generator, 1.0 - shares[index])
             rows = by_code.nonzero().squeeze(1)

@@ -157,10 +157,10 @@ class MultiSourceModel(nn.Module):
         return rows
 
     def end_stage(self, name: str, rows: RowSource) -> None:
-        """What the stages after this one build on, such as statistics of training rows, once its weights are final."""
+        """What a model does once with training rows when a stage's weights are final, before the next one."""
 
     def measure_stage(self, name: str, rows: RowSource) -> None:
-        """What answers need to know of a stage that has ended, such as guidance; no stage builds on it."""
+        """What answers alone need of a stage that has ended, such as guidance: nothing that a later stage builds on."""
 
     def after_training(self, batch: SourceBatch, seed: int) -> None:
         """What a model does once with training rows when its weights are final, such as fitting a sampler; nothing

@@ -81,9 +81,10 @@ class DrawingFlow(StagedFlow):
         return float(self.measured_guidance) if self.sampling.guidance is None else self.sampling.guidance
 
     def measure_stage(self, name: str, rows: RowSource) -> None:
-        super().measure_stage(name, rows)
         if name == "renderer" and self.config.renderer == "flow" and not self.config.trained:
+            self.eval()
             self._measure_guidance()
+            self.train()
 
     @torch.no_grad()
     def _measure_guidance(self) -> None:

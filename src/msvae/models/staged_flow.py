@@ -103,12 +103,7 @@ class StagedFlow(FlowParts):
             self._end_sources(rows)
         elif name == "code":
             self._end_code(rows)
-        self.train()
-
-    @torch.no_grad()
-    def measure_stage(self, name: str, rows: RowSource) -> None:
-        self.eval()
-        if name == "converter" and self.fitted_mixture is not None and not self.config.trained:
+        elif name == "converter" and self.fitted_mixture is not None and not self.config.trained:
             self._measure_codes(rows)
         self.train()
 

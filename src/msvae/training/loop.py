@@ -48,7 +48,7 @@ def fit(
     run: RunFolder,
     *,
     resume: bool = False,
-    measured: bool = True,
+    measure: bool = True,
     display: Display | None = None,
     title: str = "training",
 ) -> MultiSourceModel:
@@ -59,7 +59,7 @@ def fit(
         model: with fresh weights; on `resume` they are replaced by those of the newest checkpoint.
         resume: go on where the newest checkpoint stands; on a CPU the result is bit for bit that of a run never stopped
             (a GPU sums in no fixed order).
-        measured: also find what only answers need, such as guidance; without it this is the training alone.
+        measure: also find what answers alone need, such as guidance; False, for timing, leaves the model without it.
 
     Returns:
         The model with its averaged weights, on the training device, in evaluation mode.
@@ -171,7 +171,7 @@ def fit(
                 state.settle()  # the next stage builds on the averaged weights
                 with accelerator.autocast():
                     model.end_stage(stage.name, train)
-                    if measured:
+                    if measure:
                         model.measure_stage(stage.name, train)
                 state.settle_buffers()
                 plan.finish(stage, seconds)
@@ -179,7 +179,7 @@ def fit(
                 _check_gate(averaged.model, stage, validation, log, step, run, display)
 
     trained = averaged.model.eval()
-    if measured:
+    if measure:
         order = BatchOrder(len(train), 1, config.seed)
         trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
     state.save(step, plan, seconds, finished=True)
