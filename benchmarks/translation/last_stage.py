@@ -60,7 +60,7 @@ def with_last_stage(run: Run, data: DataSet, steps: int, settings: dict[str, Any
         kept_in.create(config, data.sources, {"data": dict(data.card), "own_data": False, "own_networks": []})
         trained = fit(model, data.split("train"), None, config.training, kept_in, display=progress())
         seconds = max(record.get("seconds", 0.0) for record in MetricsLog(kept_in.metrics_log).records())
-    return trained, seconds / steps  # of its steps alone: guidance is measured after them
+    return trained, seconds / steps  # of its steps alone, without what comes after them
 
 
 def others(model: MultiSourceModel, data: DataSet) -> dict[str, float]:

@@ -29,6 +29,7 @@ from msvae.cli.options import parse_settings
 from msvae.cli.output import progress
 from msvae.config import FlowConfig, RunConfig, seconds
 from msvae.data import load_data
+from msvae.models import build_model
 from msvae.models.aligned_flow import shares_of
 from msvae.reporting.tables import number
 from msvae.training.files import read_json, write_json
@@ -155,10 +156,13 @@ def main() -> None:
         return Training(source[given], source[wanted], data.split("train"), how["unet"])
 
     model = {"flow": flow.model_dump(mode="json"), "unet": None}
+    batches = {one.name: one.batch_size(shape.training.batch_size) for one in build_model(data.sources, flow).stages}
+    steps_are_given = arguments.steps_from is not None
     shown_as = {"flow": "flow, favoured" if flow.favoured else "flow", "unet": "unet"}
     for method in methods:
         known = calibration.entries.get(unet if method == "unet" else "flow")
-        if not arguments.calibrate and known and _agrees(known["model"], model[method]):
+        as_long = known is not None and (method == "unet" or steps_are_given or known.get("rows") == batches)
+        if not arguments.calibrate and known and as_long and _agrees(known["model"], model[method]):
             continue
         if method == "unet":
             facts = {"batch_size": UNET_ROWS, "model": None}

@@ -120,6 +120,10 @@ LIKELIHOODS: dict[str, Likelihood] = {
 }
 
 
+#: Those whose images are numbers with noise of a scale, not coins or classes.
+CONTINUOUS = ("normal", "laplace")
+
+
 def likelihood_of(source: Source) -> Likelihood:
     """The likelihood that a source names.
 

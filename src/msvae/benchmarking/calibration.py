@@ -123,6 +123,7 @@ def calibrate(
         [_windows(config, shares) for _ in range(REPEATS)],
         shares,
         batch_size=config.training.batch_size,
+        rows={stage.name: stage.batch_size(config.training.batch_size) for stage in model.stages},
         model=config.model.model_dump(mode="json"),
     )
     told = ", ".join(f"{stage} {1000 * value:.1f} ms" for stage, value in seconds.items())

@@ -9,9 +9,8 @@ from torch import Generator, Tensor, nn
 
 from msvae.errors import ConfigError
 from msvae.flow.autoencoders import rows_by_source
-from msvae.flow.energy import score_of_two
-from msvae.flow.grain import CONTINUOUS
-from msvae.likelihoods import likelihood_of
+from msvae.flow.energy import crps_of_two
+from msvae.likelihoods import CONTINUOUS, likelihood_of
 from msvae.networks.aligned import MapDrawer, MapReader
 from msvae.networks.blocks import by_cell, by_channel, laid_out, lay_out
 from msvae.networks.pairs import by_trunk, condition_of, network_input, source_groups
@@ -201,11 +200,11 @@ def _fused(
 def _score(one: Tensor, other: Tensor, truth: Tensor) -> Float[Tensor, ""]:
     """Of two draws of each row, sum over the rows: mean over single values, and over the means of larger and larger
     squares, up to the whole image, by which its parts cannot be drawn against each other."""
-    side, scores = 1, [score_of_two(one, other, truth)]
+    side, scores = 1, [crps_of_two(one, other, truth)]
     while side < max(truth.shape[-2:]):
         side *= LARGER
         a, b, y = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))  # at borders less
-        scores.append(score_of_two(a, b, y))
+        scores.append(crps_of_two(a, b, y))
     return torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).mean()
 
 

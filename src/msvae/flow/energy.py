@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def score_of_two(
+def crps_of_two(
     one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
     """(|x - truth| + |x' - truth| - |x - x'|) / 2 of two draws, value by value.

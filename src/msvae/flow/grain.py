@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from msvae.likelihoods import CONTINUOUS
 from msvae.source import Source
 
 TILE = 8
 SMOOTHEST = 0.002  # share of the tiles that are taken for free of structure
 FEWEST, MOST = 32, 4096  # tiles that a spectrum is measured on
 FAINTEST = 0.5 / 255  # half a step of an 8-bit image, in units of the value range: below it, nothing is noise
-CONTINUOUS = ("normal", "laplace")  # likelihoods
 
 
 class Grain(nn.Module):

@@ -184,7 +184,8 @@ class MultiSourceModel(nn.Module):
             to: the wanted sources, all by default. A given source that is wanted comes back reconstructed.
             n: samples for each given row, in succession; or the number of rows where nothing is given.
             weights, rule: as in `encode`.
-            mode: `sample` draws the code, `mean` takes the mean of its posterior.
+            mode: `sample` draws the code, and what it leaves open by models that can; `mean` takes the mean of its
+                posterior, and the expected image.
 
         Returns:
             n times as many rows as given, every wanted source present.

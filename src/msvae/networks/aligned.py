@@ -52,7 +52,7 @@ class MapDrawer(nn.Module):
     """The way up, maps of four sizes and a code -> raw image channels. The code is told to all maps but the largest.
 
     Args:
-        code: numbers of a token of the code.
+        code: numbers of a token, of the code and of whatever else is told everywhere.
     """
 
     def __init__(self, source: Source, width: int, code: int, conditions: int = 0) -> None:
