@@ -773,7 +773,7 @@ def test_every_second_step_takes_what_the_code_adds_from_the_one_before() -> Non
     free = model.renderer.velocity([("blue", 4)], code, unknown)
     guided = model.renderer.guided("blue", code, 3.0)
     guided(states[0], torch.zeros(4))
-    added = model.renderer.mean("blue", code) - model.renderer.mean("blue", code, unknown)
+    added = given(states[0], torch.zeros(4)) - (model.renderer.mean("blue", code, unknown) - states[0])
     for number, state in enumerate(states):
         times = torch.full((4,), 0.25 * (number + 1))
         if number == 1:
@@ -781,17 +781,16 @@ def test_every_second_step_takes_what_the_code_adds_from_the_one_before() -> Non
         torch.testing.assert_close(guided(state, times), given(state, times) + 2.0 * added)
 
 
-def test_noise_says_nothing_where_the_path_begins() -> None:
-    """The field at t = 0 is the mean less the noise; four guided steps are five evaluations, one row more."""
+def test_noise_says_nothing_of_rows_without_a_code_where_the_path_begins() -> None:
+    """There their field is the mean less the noise; four guided steps are five evaluations, one row more."""
     model = tiny_model("flow").eval()
     code, noise = torch.randn(4, 1, model.content.size), torch.randn(4, model.autoencoders.networks.size("blue"))
     unknown, start = torch.zeros(4, dtype=torch.bool), torch.zeros(4)
-    mean, free = model.renderer.mean("blue", code), model.renderer.mean("blue", code, unknown)
+    given, free = model.renderer.velocity([("blue", 4)], code), model.renderer.mean("blue", code, unknown)
     torch.testing.assert_close(free, free[:1].expand_as(free))
-    torch.testing.assert_close(model.renderer.guided("blue", code, 1.0)(noise, start), mean - noise)
-    torch.testing.assert_close(
-        model.renderer.guided("blue", code, 3.0)(noise, start), free + 3.0 * (mean - free) - noise
-    )
+    torch.testing.assert_close(model.renderer.guided("blue", code, 1.0)(noise, start), given(noise, start))
+    added = given(noise, start) - (free - noise)
+    torch.testing.assert_close(model.renderer.guided("blue", code, 3.0)(noise, start), free - noise + 3.0 * added)
     evaluated = []
     model.renderer.field.register_forward_pre_hook(lambda _, asked: evaluated.append(len(asked[1])))
     for guidance in (1.0, 3.0):

@@ -62,35 +62,20 @@ class Renderer(nn.Module):
         """
         return self._field(runs, self._content(code, known))
 
-    def drawn(
-        self, name: str, code: Float[Tensor, "rows slots size"], known: Bool[Tensor, " rows"] | None = None
-    ) -> Velocity:
-        """The field for one solution step by step, from t = 0 on: there the state is noise, which says nothing of the
-        data, and the field is the mean less the state."""
-        later, begun = self.velocity([(name, code.shape[0])], code, known), False
-
-        def field(state: Tensor, time: Tensor) -> Tensor:
-            nonlocal begun
-            if begun:
-                return later(state, time)
-            begun = True
-            return self.mean(name, code, known) - state
-
-        return field
-
     def guided(
         self, name: str, code: Float[Tensor, "rows slots size"], guidance: float, begins: float = 0.0
     ) -> Velocity:
-        """`drawn` with what the code adds multiplied by `guidance`.
+        """The field with what the code adds multiplied by `guidance`, for one solution step by step, from t = 0 on.
 
-        At t = 0 the field without a code is the same for all rows. What the code adds changes slowly along the path:
-        every second step takes it from the one before. So four steps are five evaluations, and four with guidance 1.
+        There the state is noise, which says nothing of the data: without a code the field is the mean of all rows less
+        the state. What the code adds changes slowly along the path: every second step takes it from the one before. So
+        four steps are five evaluations, and four with guidance 1.
 
         Args:
             begins: time of the path before which nothing is guided: while there is little but noise, guidance costs
                 variety and gains least (Kynkäänniemi et al. 2024, arXiv 2404.07724).
         """
-        given = self.drawn(name, code)
+        given = self.velocity([(name, len(code))], code)
         if guidance == 1.0:
             return given
         known = torch.ones(len(code), dtype=torch.bool, device=code.device)

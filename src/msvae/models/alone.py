@@ -91,7 +91,7 @@ class FlowSource(SingleVae):
         rows, how = noise.shape[0], self.sampling
         code = noise.new_zeros(rows, self.slots, self.size)
         known = torch.zeros(rows, dtype=torch.bool, device=noise.device)
-        velocity = self.renderer.drawn(self.name, code, known)
+        velocity = self.renderer.velocity([(self.name, rows)], code, known)
         return self.decode(sample(velocity, noise, how.image_steps, how.early, how.solver))
 
 
