@@ -157,12 +157,16 @@ def main() -> None:
 
     model = {"flow": flow.model_dump(mode="json"), "unet": None}
     batches = {one.name: one.batch_size(shape.training.batch_size) for one in build_model(data.sources, flow).stages}
-    steps_are_given = arguments.steps_from is not None
+
+    def is_measured(method: str, known: Mapping[str, Any]) -> bool:
+        """Whether these are steps of such a model and such batches; steps from a file of one's own may be of others."""
+        alike = method == "unet" or arguments.steps_from is not None or known.get("rows") == batches
+        return alike and _agrees(known["model"], model[method])
+
     shown_as = {"flow": "flow, favoured" if flow.favoured else "flow", "unet": "unet"}
     for method in methods:
         known = calibration.entries.get(unet if method == "unet" else "flow")
-        as_long = known is not None and (method == "unet" or steps_are_given or known.get("rows") == batches)
-        if not arguments.calibrate and known and as_long and _agrees(known["model"], model[method]):
+        if not arguments.calibrate and known and is_measured(method, known):
             continue
         if method == "unet":
             facts = {"batch_size": UNET_ROWS, "model": None}

@@ -12,7 +12,7 @@ from msvae.config import TrainingConfig
 from msvae.data.augment import augmented
 from msvae.data.base import Rows
 from msvae.likelihoods import likelihood_of
-from msvae.networks.aligned import ConvPair
+from msvae.networks.aligned import ConvPair, channels_by_size
 from msvae.networks.pairs import input_channels, network_input
 from msvae.networks.precision import autocast_for
 from msvae.source import Source
@@ -32,13 +32,12 @@ class UNet(nn.Module):
         given, wanted: the sources of the one direction.
     """
 
-    def __init__(self, given: Source, wanted: Source, width: int = 32, levels: int = 4) -> None:
+    def __init__(self, given: Source, wanted: Source, width: int = 32) -> None:
         super().__init__()
         self.given, self.wanted = given, wanted
-        sizes = [width * 2**level for level in range(levels)]
-        self.down = nn.ModuleList(
-            ConvPair(before, after) for before, after in zip([input_channels(given), *sizes], sizes, strict=False)
-        )
+        sizes = channels_by_size(width)
+        ways = itertools.pairwise([input_channels(given), *sizes])
+        self.down = nn.ModuleList(ConvPair(before, after) for before, after in ways)
         self.up = nn.ModuleList(ConvPair(deep + flat, flat) for flat, deep in itertools.pairwise(sizes))
         self.head = nn.Conv2d(width, likelihood_of(wanted).raw_channels(wanted), 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
