@@ -144,18 +144,23 @@ def means_of_squares(image: Tensor, side: int) -> np.ndarray:
     return np.array([[float(image[y : y + side, x : x + side].mean()) for x in starts[1]] for y in starts[0]])
 
 
-def test_drawn_rows_learn_the_score_of_two_draws_and_expected_ones_their_likelihood() -> None:
+@pytest.mark.parametrize("deviation", [0.0, 0.1])
+def test_drawn_rows_learn_the_score_of_two_draws_and_expected_ones_their_likelihood(deviation: float) -> None:
+    """A source's grain is in its draws as they are scored, or they would learn it too, and samples have it twice."""
     sources = [Source("a", (3, 9, 8)), Source("b", (1, 9, 8), likelihood="laplace", scale=0.2, value_range=(-1.0, 1.0))]
     model = aligned(sources)
     batch, alignment = random_batch(model, rows=6), model.alignment
+    model.grain.get_buffer("kernel_of_b")[0, 0, 4, 4] = deviation
     given = torch.tensor([[True] * 6, [False] * 6])
     code, drawn = model._slots(model.encode(batch).mean.detach()), torch.tensor([0, 1, 1, 0, 1, 0]).bool()
     expected = torch.tensor([1, 0, 0, 0, 0, 0]).bool()
     wanted = {"b": torch.tensor([0, 1, 3, 4])}
-    found = alignment.loss(batch.values, given, code, expected, drawn, wanted, generator(3)).detach()
+    found = alignment.loss(batch.values, given, code, expected, drawn, wanted, model.grain, generator(3)).detach()
     same = generator(3)
     maps, noises = alignment.read(batch.values, given), [alignment.noise_of(drawn, same) for _ in range(2)]
-    one, other = ((alignment.images(maps, code, expected, noise, "b").detach() + 1) / 2 for noise in noises)
+    images = [alignment.images(maps, code, expected, noise, "b").detach() for noise in noises]
+    index = torch.tensor([1, 4])  # those that are drawn, in this order
+    one, other = ((made.index_copy(0, index, model.grain.add("b", made[index], same)) + 1) / 2 for made in images)
     truth, total = (batch.values["b"] + 1) / 2, 0.0
     for row in wanted["b"].tolist():
         if not drawn[row]:
@@ -178,7 +183,7 @@ def test_trained_on_the_score_of_two_draws_draws_are_as_wide_as_what_is_open() -
         coin = torch.randint(2, (16, 1, 1, 1), generator=generator(step)).float().expand(-1, 1, 32, 32)
         images = {"a": torch.full((16, 1, 32, 32), 0.5), "b": coin}
         asked = (given.expand(-1, 16), code[:16], ~drawn, drawn, {"b": torch.arange(16)})
-        loss = model.alignment.loss(images, *asked, generator(step))
+        loss = model.alignment.loss(images, *asked, model.grain, generator(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

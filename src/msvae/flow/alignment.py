@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from msvae.errors import ConfigError
 from msvae.flow.autoencoders import rows_by_source
 from msvae.flow.energy import crps_of_two
+from msvae.flow.grain import Grain
 from msvae.likelihoods import CONTINUOUS, likelihood_of
 from msvae.networks.aligned import MapDrawer, MapReader
 from msvae.networks.blocks import by_cell, by_channel, laid_out, lay_out
@@ -147,6 +148,7 @@ class Alignment(nn.Module):
         expected: Bool[Tensor, " rows"],
         drawn: Bool[Tensor, " rows"],
         wanted: Mapping[str, Tensor],
+        grain: Grain,
         generator: Generator | None = None,
     ) -> Float[Tensor, ""]:
         """For each number of an image, mean over the wanted ones: -log p(x_n | x_S, w) in nats, and in rows that are
@@ -154,6 +156,7 @@ class Alignment(nn.Module):
 
         Args:
             drawn: rows whose wanted source learns to be drawn (`can_draw`).
+            grain: which samples get, and which so is no part of what the network learns to vary.
         """
         maps = self.read(images, given)
         once = self.draw(maps, code, expected, self.noise_of(drawn, generator), wanted)
@@ -165,7 +168,8 @@ class Alignment(nn.Module):
             source, likelihood = self.sources[name], likelihood_of(self.sources[name])
             truth, found = source.normalise(images[name][wanted[name]]), raw
             if name in again:
-                one, other = (likelihood.mean(part, source) for part in (raw[places[name]], again[name]))
+                clean = (likelihood.mean(part, source) for part in (raw[places[name]], again[name]))
+                one, other = (source.normalise(grain.add(name, source.denormalise(x), generator)) for x in clean)
                 total = total + _score(one, other, truth[places[name]]) / source.scale
                 rest = (~drawn[wanted[name]]).nonzero().squeeze(1)
                 truth, found = truth[rest], raw[rest]

@@ -107,7 +107,8 @@ class AlignedFlow(SharedFlow):
         told = torch.where(expected, given, ~target)
         with without_gradient():
             code = self._whole(self.content.evidence(batch.restricted(told, self.source_names)))
-        return self.alignment.loss(batch.values, given & target.any(dim=0), code, expected, drawn, wanted, generator)
+        seen = given & target.any(dim=0)
+        return self.alignment.loss(batch.values, seen, code, expected, drawn, wanted, self.grain, generator)
 
     def _asked(
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
