@@ -99,3 +99,13 @@ def test_every_setting_says_what_it_means(settings: Settings) -> None:
     told = described(settings)
     assert [one.name for one in told if not one.meaning] == []
     assert len({one.name for one in told}) == len(told) > 40
+
+
+def test_attention_is_that_of_tokens() -> None:
+    asked = {"method": "flow", "normalised_attention": True}
+    config = parse(FlowConfig, asked)
+    assert (config.patch, config.renderer_width) == (1, 128)
+    assert parse(FlowConfig, config.model_dump(mode="json")) == config
+    assert parse(FlowConfig, {"content": "scene", **asked}).patch == 4
+    with pytest.raises(ConfigError, match="nothing reads it with patch null"):
+        parse(FlowConfig, {**asked, "patch": None})

@@ -22,6 +22,7 @@ from msvae.metrics import (
     Verdict,
     class_entropy,
     conditional_coherence,
+    correlation_of_deviations,
     frechet_distance,
     joined_quality,
     joint_coherence,
@@ -46,6 +47,25 @@ def test_the_spread_of_draws_is_1_where_truth_might_be_one_of_them(draws: int, w
     assert spread_to_error(torch.zeros(2, 3, 4), torch.zeros(3, 4)) == math.inf
     with pytest.raises(ValueError, match="two draws or more, got 1"):
         spread_to_error(torch.zeros(1, 3, 4), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("common", [0.0, 0.6, 1.0])
+def test_draws_of_a_row_go_together_by_what_is_common_to_them(common: float) -> None:
+    """Both sources' open parts have variance 1, of which a share is the same in both (in other units, upside down)."""
+    generator = torch.Generator().manual_seed(0)
+
+    def parts(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+        same, one, other = torch.randn(3, *shape, 4, 4, generator=generator)
+        return (math.sqrt(share) * same + math.sqrt(1 - share) * own for own in (one, other))
+
+    share, known = common, torch.randn(400, 4, 4, generator=generator)
+    draws, truth = list(parts(50, 400)), list(parts(400))
+    seen = [(known + scale * d, known + scale * t) for d, t, scale in zip(draws, truth, (1.0, -3.0), strict=True)]
+    found = correlation_of_deviations(*seen)
+    assert found.drawn == pytest.approx(-common, abs=0.03)
+    assert found.true == pytest.approx(-common, abs=0.06)
+    apart = correlation_of_deviations(seen[0], (seen[1][0].flip(0), seen[1][1]))
+    assert apart.drawn == pytest.approx(0.0, abs=0.03)
 
 
 def test_frechet_distance_has_its_closed_forms() -> None:

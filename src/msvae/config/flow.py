@@ -44,8 +44,8 @@ class FlowConfig(Settings):
         patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
             takes the whole map as one vector, through a residual MLP. Where it is not chosen, content on a grid and
             budgets of 10 minutes or more have tokens (`msvae.training.renderer_kind`).
-        normalised_attention: whether the tokens of the renderer have queries and keys of one length, without which wide
-            ones (192) can diverge in long trainings.
+        normalised_attention: whether the tokens of the renderer (`patch`, 1 then where it is not chosen) have queries
+            and keys of one length, without which wide ones (192) can diverge in long trainings.
         sampler, sampler_components: what is fitted to the codes of training rows at the end of their stage, to draw
             codes from nothing: a `mixture` of so many Gaussians (0 for none), `flow` (a normalizing flow, extra
             `flows`), or `none`: the converter given nothing, which is this model's prior. Content on a grid has none.
@@ -133,8 +133,8 @@ class FlowConfig(Settings):
     def _defaults_that_follow_from_others(
         cls, values: Any, handler: ModelWrapValidatorHandler[FlowConfig]
     ) -> FlowConfig:
-        """Scenes have sizes of their own; content on a grid needs a renderer of tokens, and those are narrow; its codes
-        are too long for a mixture.
+        """Scenes have sizes of their own; content on a grid, and attention, need a renderer of tokens, and those are
+        narrow; codes on a grid are too long for a mixture.
 
         Nobody chose these: they do not count among `model_fields_set`.
         """
@@ -145,6 +145,8 @@ class FlowConfig(Settings):
             following = {**SCENE_SETTINGS, **following}
         if following.get("grid", 1) != 1:
             following = {"patch": 1, "sampler": "none", **following}
+        if following.get("normalised_attention"):
+            following = {"patch": 1, **following}
         if following.get("patch") is not None:
             following = {"renderer_width": TOKEN_WIDTH, **following}
         config = handler(following)
@@ -155,6 +157,8 @@ class FlowConfig(Settings):
     def _settings_go_together(self) -> FlowConfig:
         if self.grid > 1 and self.patch is None:
             raise ValueError("content on a grid (grid > 1) needs a renderer of tokens: give patch a number")
+        if self.normalised_attention and self.patch is None:
+            raise ValueError("normalised_attention is that of tokens, and nothing reads it with patch null")
         if self.codes_by == "mixture" and (self.sampler != "mixture" or not self.sampler_components):
             raise ValueError("codes_by mixture needs one: set sampler to mixture, with components")
         if (

@@ -12,7 +12,7 @@ from msvae.metrics.local_fit import local_fit
 from msvae.metrics.pixels import PixelQuality, joined_quality, pixel_quality
 from msvae.metrics.probe import linear_probe
 from msvae.metrics.retrieval import Retrieval, retrieval
-from msvae.metrics.spread import spread_to_error
+from msvae.metrics.spread import correlation_of_deviations, spread_to_error
 
 __all__ = [
     "Moments",
@@ -21,6 +21,7 @@ __all__ = [
     "Verdict",
     "class_entropy",
     "conditional_coherence",
+    "correlation_of_deviations",
     "frechet_distance",
     "frechet_of_moments",
     "joined_quality",

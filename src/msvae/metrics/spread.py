@@ -1,6 +1,7 @@
-"""Whether random answers differ from each other as much as they are wrong."""
+"""Whether random answers differ from each other as much as they are wrong, and whether those of a row go together."""
 
 import math
+from typing import NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,3 +23,34 @@ def spread_to_error(draws: Float[Tensor, "draws rows *shape"], truth: Float[Tens
     variance = float(draws.var(dim=0).mean()) * (count + 1) / count
     error = float((draws.mean(dim=0) - truth).square().mean())
     return math.sqrt(variance / error) if error else math.inf
+
+
+class Together(NamedTuple):
+    """Correlation of what two sources of a row differ from their expected images by."""
+
+    drawn: float
+    true: float
+
+
+def correlation_of_deviations(
+    one: tuple[Float[Tensor, "draws rows *shape"], Float[Tensor, "rows *shape"]],
+    other: tuple[Float[Tensor, "draws rows *shape"], Float[Tensor, "rows *shape"]],
+) -> Together:
+    """Draws of two sources, and the truth of both: each less the mean of its draws, and not centred again.
+
+    Draws of a row go together as real images do where both correlations are the same; `drawn` is 0 where each source
+    is drawn for itself, whatever is open. Not a number where nothing differs.
+
+    Args:
+        one, other: draws and truth, in any units; draw i of the one belongs to draw i of the other.
+    """
+    deviations = []
+    for draws, truth in (one, other):
+        mean = draws.double().mean(dim=0)
+        deviations.append((draws.double() - mean, truth.double() - mean))
+    (a, b), (y, z) = zip(*deviations, strict=True)
+    return Together(_correlation(a, b), _correlation(y, z))
+
+
+def _correlation(one: Tensor, other: Tensor) -> float:
+    return float((one * other).sum() / (one.square().sum() * other.square().sum()).sqrt())
