@@ -103,7 +103,7 @@ def test_the_alignment_is_told_whether_the_code_says_more_than_what_is_given(mon
     model = aligned()
     batch = random_batch(model, rows=64)
     told = []
-    monkeypatch.setattr(model.alignment, "loss", lambda *asked: told.append(asked) or torch.zeros(()))
+    monkeypatch.setattr(model.alignment, "loss", lambda *asked: told.append(asked) or tuple(torch.zeros(2)))
     model.enter_stage("alignment")
     model.loss(batch, generator())
     ((_, given, code, expected, drawn, *_),) = told
@@ -155,21 +155,23 @@ def test_drawn_rows_learn_the_score_of_two_draws_and_expected_ones_their_likelih
     code, drawn = model._slots(model.encode(batch).mean.detach()), torch.tensor([0, 1, 1, 0, 1, 0]).bool()
     expected = torch.tensor([1, 0, 0, 0, 0, 0]).bool()
     wanted = {"b": torch.tensor([0, 1, 3, 4])}
-    found = alignment.loss(batch.values, given, code, expected, drawn, wanted, model.grain, generator(3)).detach()
+    asked = (batch.values, given, code, expected, drawn, wanted, model.grain)
+    nats, scores = (float(part.detach()) for part in alignment.loss(*asked, generator(3)))
     same = generator(3)
     maps, noises = alignment.read(batch.values, given), [alignment.noise_of(drawn, same) for _ in range(2)]
     images = [alignment.images(maps, code, expected, noise, "b").detach() for noise in noises]
     index = torch.tensor([1, 4])  # those that are drawn, in this order
     one, other = ((made.index_copy(0, index, model.grain.add("b", made[index], same)) + 1) / 2 for made in images)
-    truth, total = (batch.values["b"] + 1) / 2, 0.0
+    truth, likelihood, score = (batch.values["b"] + 1) / 2, 0.0, 0.0
     for row in wanted["b"].tolist():
         if not drawn[row]:
-            total += float(((one[row] - truth[row]).abs() / 0.2 + np.log(2 * 0.2)).mean())
+            likelihood += float(((one[row] - truth[row]).abs() / 0.2 + np.log(2 * 0.2)).mean())
             continue
         for side in (1, 4, 16):
             a, b, y = (means_of_squares(images[row, 0], side) for images in (one, other, truth))
-            total += (np.abs(a - y) + np.abs(b - y) - np.abs(a - b)).mean() / 2 / 0.2 / 3
-    assert float(found) == pytest.approx(total / 4, rel=1e-4)
+            score += (np.abs(a - y) + np.abs(b - y) - np.abs(a - b)).mean() / 2 / 0.2 / 3
+    assert nats == pytest.approx(likelihood / 4, rel=1e-4)
+    assert scores == pytest.approx(score / 4, rel=1e-4)
 
 
 def test_trained_on_the_score_of_two_draws_draws_are_as_wide_as_what_is_open() -> None:
@@ -183,7 +185,7 @@ def test_trained_on_the_score_of_two_draws_draws_are_as_wide_as_what_is_open() -
         coin = torch.randint(2, (16, 1, 1, 1), generator=generator(step)).float().expand(-1, 1, 32, 32)
         images = {"a": torch.full((16, 1, 32, 32), 0.5), "b": coin}
         asked = (given.expand(-1, 16), code[:16], ~drawn, drawn, {"b": torch.arange(16)})
-        loss = model.alignment.loss(images, *asked, model.grain, generator(step))
+        _, loss = model.alignment.loss(images, *asked, model.grain, generator(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -150,9 +150,10 @@ class Alignment(nn.Module):
         wanted: Mapping[str, Tensor],
         grain: Grain,
         generator: Generator | None = None,
-    ) -> Float[Tensor, ""]:
-        """For each number of an image, mean over the wanted ones: -log p(x_n | x_S, w) in nats, and in rows that are
-        drawn the score of two draws, in units of the source's scale.
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """For each number of an image: -log p(x_n | x_S, w) in nats, and in rows that are drawn the score of two draws,
+        in units of the source's scale. Each is a sum over its rows, divided by the number of all wanted images, so that
+        both together are a mean.
 
         Args:
             drawn: rows whose wanted source learns to be drawn (`can_draw`).
@@ -163,18 +164,19 @@ class Alignment(nn.Module):
         places = {name: drawn[rows].nonzero().squeeze(1) for name, rows in wanted.items()}
         twice = {name: wanted[name][place] for name, place in places.items() if len(place)}
         again = self.draw(maps, code, expected, self.noise_of(drawn, generator), twice)
-        total = code.new_zeros(())
+        nats, scores = code.new_zeros(()), code.new_zeros(())
         for name, raw in once.items():
             source, likelihood = self.sources[name], likelihood_of(self.sources[name])
             truth, found = source.normalise(images[name][wanted[name]]), raw
             if name in again:
                 clean = (likelihood.mean(part, source) for part in (raw[places[name]], again[name]))
                 one, other = (source.normalise(grain.add(name, source.denormalise(x), generator)) for x in clean)
-                total = total + _score(one, other, truth[places[name]]) / source.scale
+                scores = scores + _score(one, other, truth[places[name]]) / source.scale
                 rest = (~drawn[wanted[name]]).nonzero().squeeze(1)
                 truth, found = truth[rest], raw[rest]
-            total = total - likelihood.log_prob(found, truth, source).sum() / source.value_count
-        return total / max(1, sum(len(index) for index in wanted.values()))
+            nats = nats - likelihood.log_prob(found, truth, source).sum() / source.value_count
+        count = max(1, sum(len(index) for index in wanted.values()))
+        return nats / count, scores / count
 
 
 def _fused(

@@ -89,18 +89,22 @@ class AlignedFlow(SharedFlow):
             return super().loss(batch, generator)
         batch = batch.to(self.device)
         check_batch(batch, self.sources)
-        found = self._trainable(self._alignment_loss(batch, generator))
+        expected, draws = self._alignment_loss(batch, generator)
+        total, terms = self._trainable(expected + draws), {"alignment": expected.detach(), "draws": draws.detach()}
         if self.stage == "alignment":
-            return Loss(found, {"alignment": found.detach()})
+            return Loss(total, terms)
         others = super().loss(batch, generator)
-        return Loss(others.total + found, {**others.terms, "alignment": found.detach()})
+        return Loss(others.total + total, {**others.terms, **terms})
 
-    def _alignment_loss(self, batch: SourceBatch, generator: Generator | None) -> Tensor:
-        """A question of each row, of one of the kinds `EXPECTED` and `DRAWN` tell."""
+    def _alignment_loss(
+        self, batch: SourceBatch, generator: Generator | None
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Loss of expected images, and of draws: a question of each row, of a kind that `EXPECTED` and `DRAWN` tell."""
         given, target = self._asked(batch.presence(self.source_names), generator)
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
-            return torch.zeros((), device=self.device)
+            nothing = torch.zeros((), device=self.device)
+            return nothing, nothing
         kind = torch.rand(len(batch), generator=generator, device=self.device)
         expected, drawn = kind < EXPECTED, kind >= 1.0 - DRAWN
         drawn &= target[[self.alignment.can_draw(name) for name in self.source_names]].any(dim=0)
