@@ -1,5 +1,6 @@
 """What a translation is worth: near the truth, real in kind, and of the right row."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,10 +10,39 @@ from msvae.data.base import DataSet
 from msvae.metrics import frechet_distance, pixel_quality, retrieval, spread_to_error
 from msvae.metrics.imagenet import load_efficientnet, pooled_features, sees
 from msvae.models import MultiSourceModel
+from msvae.source import Source
 
 FEATURES = 112
 AT_ONCE = 250
 DRAWS = 6  # of each row, whose spread is judged; of one of them the likeness is
+
+
+class Likeness:
+    """How an ImageNet network sees images of each source: distances from real ones, and which of them is nearest.
+
+    Args:
+        real: images by source, of the rows whose answers are judged; sources that are no pictures are left out.
+    """
+
+    def __init__(self, sources: Mapping[str, Source], real: Mapping[str, Tensor]) -> None:
+        self.looks, self.sources = load_efficientnet(), sources
+        self.real = {name: self.features(name, images) for name, images in real.items() if sees(sources[name])}
+
+    def features(self, name: str, images: Tensor) -> Tensor:
+        return pooled_features(self.looks, images, self.sources[name], (FEATURES,))[FEATURES]
+
+    def frechet(self, name: str, features: Tensor) -> dict[str, float]:
+        """Nothing where the rows are too few for a covariance."""
+        real = self.real[name]
+        return {"frechet": frechet_distance(features, real)} if len(real) > FEATURES else {}
+
+    def figures(self, name: str, images: Tensor) -> dict[str, Any]:
+        """Of answers in the order of the rows; none for what is no picture."""
+        if name not in self.real:
+            return {}
+        found = self.features(name, images)
+        seen = retrieval(found, self.real[name])
+        return {**self.frechet(name, found), "pairwise": seen.pairwise, "first": seen.first}
 
 
 class Judge:
@@ -30,19 +60,17 @@ class Judge:
         self.index = (self.rows.present[given] & self.rows.present[wanted]).nonzero().squeeze(1)
         self.batch = self.rows.batch(self.index)
         self.truth = self.batch.values[wanted]
-        self.looks = load_efficientnet()
-        self.real_features = self._features(wanted, self.truth) if sees(self.sources[wanted]) else None
-        self.enough = len(self.index) > FEATURES  # fewer make no covariance
+        self.likeness = Likeness(self.sources, {wanted: self.truth})
 
     def real(self) -> dict[str, Any]:
         """What real images score: those of training rows, and those of the same rows in the other sources."""
         figures: dict[str, Any] = {"rows": len(self.index)}
-        if self.real_features is not None and self.enough:
+        if self.wanted in self.likeness.real:
             train = self.data.split("train")
             some = train.present[self.wanted].nonzero().squeeze(1)
             some = some[torch.randperm(len(some), generator=torch.Generator().manual_seed(0))[: len(self.index)]]
-            others = train.batch(some).values[self.wanted]
-            figures["frechet"] = frechet_distance(self._features(self.wanted, others), self.real_features)
+            others = self.likeness.features(self.wanted, train.batch(some).values[self.wanted])
+            figures |= self.likeness.frechet(self.wanted, others)
         return {**figures, **self._agreement(dict(self.batch.values))}
 
     def network(self, network: nn.Module) -> dict[str, Any]:
@@ -72,17 +100,11 @@ class Judge:
         return {name: value for name, value in vars(quality).items() if value is not None}
 
     def _likeness(self, found: Tensor) -> dict[str, Any]:
-        truth = self.real_features
-        if truth is None:
-            return {}
-        one = self._features(self.wanted, found)
-        seen = retrieval(one, truth)
-        distance = {"frechet": frechet_distance(one, truth)} if self.enough else {}
-        return {**distance, "pairwise": seen.pairwise, "first": seen.first}
+        return self.likeness.figures(self.wanted, found)
 
     def _agreement(self, rows: dict[str, Tensor]) -> dict[str, Any]:
         """Whether the sources of a row show the same thing: retrieval of one by another, mean over the pairs."""
-        seen = {name: self._features(name, images) for name, images in rows.items() if sees(self.sources[name])}
+        seen = {name: self.likeness.features(name, images) for name, images in rows.items() if sees(self.sources[name])}
         pairs = [retrieval(seen[one], seen[other]) for one in seen for other in seen if one < other]
         if not pairs:
             return {}
@@ -90,6 +112,3 @@ class Judge:
             "agreement_pairwise": sum(pair.pairwise for pair in pairs) / len(pairs),
             "agreement_first": sum(pair.first for pair in pairs) / len(pairs),
         }
-
-    def _features(self, name: str, images: Tensor) -> Tensor:
-        return pooled_features(self.looks, images, self.sources[name], (FEATURES,))[FEATURES]

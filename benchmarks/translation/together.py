@@ -2,10 +2,10 @@
 
     python benchmarks/translation/together.py RUN --given outline
 
-Three ways to draw the other sources: together, of one code and one noise; apart, each for itself; and in turns, each on
-those before it as well. The correlations are of what differs from the expected images in 4 x 4 squares, mean over the
-pairs of sources (`msvae.metrics.spread`): of draws, and of real images. Beside them stand the figures of each source:
-how often its draw is nearest to its own truth of all, and its spread over its error.
+Four ways to draw the other sources: together, of one code and one noise; with one code, and noise of each one's own;
+apart, with a code of its own too; and in turns, each on those before it as well. The correlations are of what differs
+from the expected images in a grid of 4 x 4 squares (channel by channel where both have as many, else of brightness),
+mean over the pairs of sources (`msvae.metrics.spread`). Beside them stand figures of each source: as in `judging.py`.
 """
 
 import argparse
@@ -18,17 +18,16 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from translation.judging import DRAWS, FEATURES
+from translation.judging import DRAWS, Likeness
 
 from msvae.cli.output import progress
-from msvae.metrics import correlation_of_deviations, frechet_distance, retrieval, spread_to_error
-from msvae.metrics.imagenet import load_efficientnet, pooled_features, sees
+from msvae.metrics import correlation_of_deviations, spread_to_error
 from msvae.models import MultiSourceModel
-from msvae.source import Source, SourceBatch
+from msvae.source import SourceBatch
 from msvae.training.progress import tracked
 from msvae.training.run import open_run
 
-WAYS = ("together", "apart", "in turns")
+WAYS = ("together", "one code", "apart", "in turns")
 SQUARES = 4  # to a side
 
 
@@ -38,35 +37,28 @@ def drawn(
     """One draw of the wanted sources for every row."""
     if way == "together":
         return dict(model.sample(given, wanted, generator=generator).to("cpu").values)
+    codes = model.codes(given, 1, None, "sample", "own", generator)
     found: dict[str, Tensor] = {}
     for name in wanted:
-        seen = SourceBatch.complete({**given.values, **found}) if way == "in turns" else given
-        found[name] = model.sample(seen, [name], generator=generator).to("cpu").values[name]
+        if way == "one code":
+            answer = model.answer(codes, given, [name], None, "sample", "own", generator)
+        else:
+            seen = SourceBatch.complete({**given.values, **found}) if way == "in turns" else given
+            answer = model.sample(seen, [name], generator=generator)
+        found[name] = answer.to("cpu").values[name]
     return found
 
 
 def squares(images: Tensor) -> Tensor:
-    """Means of squares, over all channels: sources need not have the same number."""
-    grey = images.mean(dim=-3, keepdim=True)
-    return F.adaptive_avg_pool2d(grey.flatten(0, -4), SQUARES).unflatten(0, grey.shape[:-3])
+    """Means of squares, a grid of them."""
+    return F.adaptive_avg_pool2d(images.flatten(0, -4), SQUARES).unflatten(0, images.shape[:-3])
 
 
-class Likeness:
-    """How real the draws of a source are, as far as an ImageNet network sees such images."""
-
-    def __init__(self, sources: dict[str, Source], truth: dict[str, Tensor]) -> None:
-        self.looks, self.sources = load_efficientnet(), sources
-        self.real = {name: self.features(name, images) for name, images in truth.items() if sees(sources[name])}
-
-    def features(self, name: str, images: Tensor) -> Tensor:
-        return pooled_features(self.looks, images, self.sources[name], (FEATURES,))[FEATURES]
-
-    def figures(self, name: str, images: Tensor) -> dict[str, float]:
-        if name not in self.real:
-            return {}
-        found, real = self.features(name, images), self.real[name]
-        enough = len(real) > FEATURES
-        return {"first": retrieval(found, real).first} | ({"frechet": frechet_distance(found, real)} if enough else {})
+def alike(*found: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """As they are where all have as many channels, else the mean of these."""
+    if len({images.shape[-3] for parts in found for images in parts}) == 1:
+        return list(found)
+    return [tuple(images.mean(dim=-3, keepdim=True) for images in parts) for parts in found]
 
 
 def main() -> None:
@@ -83,6 +75,11 @@ def main() -> None:
     wanted = [name for name, source in sources.items() if name != arguments.given and not source.categories]
     rows = data.split("validation")
     complete = torch.stack(list(rows.present.values())).all(dim=0).nonzero().squeeze(1)[: arguments.rows]
+    if len(wanted) < 2 or not len(complete):
+        parser.error(
+            f"Expected two sources or more beside {arguments.given} that are no class maps, and a validation row with "
+            f"all sources; got {', '.join(wanted) or 'none'}, and {len(complete)} such rows."
+        )
     batch = rows.batch(complete)
     given, truth = batch.select([arguments.given]), {name: batch.values[name] for name in wanted}
     likeness = Likeness(sources, truth)
@@ -93,21 +90,25 @@ def main() -> None:
             for _ in tracked(range(DRAWS), progress(), f"drawing {way}", DRAWS)
         ]
         draws = {name: torch.stack([one[name] for one in many]) for name in wanted}
-        deviations = {name: (squares(draws[name]), squares(truth[name])) for name in wanted}
+        seen = {name: (squares(draws[name]), squares(truth[name])) for name in wanted}
         pairs = [
-            correlation_of_deviations(deviations[one], deviations[other])
+            correlation_of_deviations(*alike(seen[one], seen[other]))
             for one, other in itertools.combinations(wanted, 2)
         ]
+        correlation = {
+            "drawn": round(sum(pair.drawn for pair in pairs) / len(pairs), 3),
+            "real": round(sum(pair.real for pair in pairs) / len(pairs), 3),
+        }
         each = {
             name: {**likeness.figures(name, draws[name][0]), "spread": spread_to_error(draws[name], truth[name])}
             for name in wanted
         }
-        figures = {name: {key: round(value, 3) for key, value in seen.items()} for name, seen in each.items()}
-        correlation = {
-            "drawn": round(sum(pair.drawn for pair in pairs) / len(pairs), 3),
-            "real": round(sum(pair.true for pair in pairs) / len(pairs), 3),
-        }
-        print(way, correlation, figures, flush=True)
+        print(
+            way,
+            correlation,
+            {name: {key: round(value, 3) for key, value in figures.items()} for name, figures in each.items()},
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

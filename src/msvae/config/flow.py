@@ -44,8 +44,8 @@ class FlowConfig(Settings):
         patch: side of the square of latent cells that make a token of the renderer, which is a Transformer then; None
             takes the whole map as one vector, through a residual MLP. Where it is not chosen, content on a grid and
             budgets of 10 minutes or more have tokens (`msvae.training.renderer_kind`).
-        normalised_attention: whether the tokens of the renderer (`patch`, 1 then where it is not chosen) have queries
-            and keys of one length, without which wide ones (192) can diverge in long trainings.
+        normalised_attention: whether the tokens of the renderer (`patch`; where it is not chosen, 1 then, or 4 of
+            scenes) have queries and keys of one length, without which wide ones (192) can diverge in long trainings.
         sampler, sampler_components: what is fitted to the codes of training rows at the end of their stage, to draw
             codes from nothing: a `mixture` of so many Gaussians (0 for none), `flow` (a normalizing flow, extra
             `flows`), or `none`: the converter given nothing, which is this model's prior. Content on a grid has none.

@@ -157,7 +157,7 @@ class Alignment(nn.Module):
 
         Args:
             drawn: rows whose wanted source learns to be drawn (`can_draw`).
-            grain: which samples get, and which so is no part of what the network learns to vary.
+            grain: noise that samples get; draws are scored with it, so that the network does not learn it too.
         """
         maps = self.read(images, given)
         once = self.draw(maps, code, expected, self.noise_of(drawn, generator), wanted)

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,31 +27,37 @@ def spread_to_error(draws: Float[Tensor, "draws rows *shape"], truth: Float[Tens
 
 
 class Together(NamedTuple):
-    """Correlation of what two sources of a row differ from their expected images by."""
+    """Correlation of what two sources of a row differ from their expected images by: of draws, and of real images."""
 
     drawn: float
-    true: float
+    real: float
 
 
 def correlation_of_deviations(
     one: tuple[Float[Tensor, "draws rows *shape"], Float[Tensor, "rows *shape"]],
     other: tuple[Float[Tensor, "draws rows *shape"], Float[Tensor, "rows *shape"]],
 ) -> Together:
-    """Draws of two sources, and the truth of both: each less the mean of its draws, and not centred again.
+    """Draws of two sources, and the truth of both, each less the mean of its draws.
 
     Draws of a row go together as real images do where both correlations are the same; `drawn` is 0 where each source
-    is drawn for itself, whatever is open. Not a number where nothing differs.
+    is drawn for itself, whatever is open. The mean of few draws is off itself, by as much as these tell: that part is
+    taken out of `real`. Not a number where nothing differs.
 
     Args:
-        one, other: draws and truth, in any units; draw i of the one belongs to draw i of the other.
+        one, other: draws and truth, in any units; draw i of the one belongs to draw i of the other. Two draws or more.
     """
-    deviations = []
-    for draws, truth in (one, other):
-        mean = draws.double().mean(dim=0)
-        deviations.append((draws.double() - mean, truth.double() - mean))
-    (a, b), (y, z) = zip(*deviations, strict=True)
-    return Together(_correlation(a, b), _correlation(y, z))
+    (a, y), (b, z) = (_deviations(*source) for source in (one, other))
+    of_means = 1.0 / (len(a) * (len(a) - 1))  # of a sum over the draws: that of the square of their mean
+    drawn = _moments(a, b)
+    real = _moments(y, z) - of_means * drawn
+    return Together(*(float(both / (first * second).sqrt()) for both, first, second in (drawn, real)))
 
 
-def _correlation(one: Tensor, other: Tensor) -> float:
-    return float((one * other).sum() / (one.square().sum() * other.square().sum()).sqrt())
+def _deviations(draws: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    mean = draws.double().mean(dim=0)
+    return draws.double() - mean, truth.double() - mean
+
+
+def _moments(one: Tensor, other: Tensor) -> Tensor:
+    """Sums of the product and of both squares."""
+    return torch.stack([(one * other).sum(), one.square().sum(), other.square().sum()])
