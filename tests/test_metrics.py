@@ -65,6 +65,8 @@ def test_draws_of_a_row_go_together_by_what_is_common_to_them(draws: int, in_dra
     found = correlation_of_deviations(one, other)
     assert found.drawn == pytest.approx(-in_draws, abs=0.02)
     assert found.real == pytest.approx(-in_truth, abs=0.02)
+    with pytest.raises(ValueError, match="two draws or more, got 1"):
+        correlation_of_deviations((one[0][:1], one[1]), (other[0][:1], other[1]))
 
 
 def test_frechet_distance_has_its_closed_forms() -> None:

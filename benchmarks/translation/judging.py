@@ -76,7 +76,7 @@ class Judge:
     def network(self, network: nn.Module) -> dict[str, Any]:
         """Figures of a network of this one direction."""
         found = torch.cat([network(part) for part in self.batch.values[self.given].split(AT_ONCE)])
-        return {**self._pixels(found), **self._likeness(found)}
+        return {**self._pixels(found), **self.likeness.figures(self.wanted, found)}
 
     def model(self, model: MultiSourceModel, seed: int) -> dict[str, Any]:
         """Figures of a multi-source model: means for pixels, drawn images for likeness, and rows from nothing."""
@@ -88,19 +88,18 @@ class Judge:
             found = model.sample(given, [self.wanted], n=DRAWS, generator=generator).to("cpu").values[self.wanted]
             many.append(found.unflatten(0, (len(given), DRAWS)))
         drawn = torch.cat(many).transpose(0, 1)
-        figures = {**self._pixels(torch.cat(means)), **self._likeness(drawn[0])}
+        figures = {**self._pixels(torch.cat(means)), **self.likeness.figures(self.wanted, drawn[0])}
         if not self.sources[self.wanted].categories:
             figures["spread"] = spread_to_error(drawn, self.truth)
-        figures |= {f"mean_{name}": value for name, value in self._likeness(torch.cat(means)).items()}
+        figures |= {
+            f"mean_{name}": value for name, value in self.likeness.figures(self.wanted, torch.cat(means)).items()
+        }
         rows = model.sample(None, n=len(self.index), generator=generator).to("cpu")
         return {**figures, **self._agreement(rows.values)}
 
     def _pixels(self, found: Tensor) -> dict[str, Any]:
         quality = pixel_quality(found, self.truth, self.sources[self.wanted])
         return {name: value for name, value in vars(quality).items() if value is not None}
-
-    def _likeness(self, found: Tensor) -> dict[str, Any]:
-        return self.likeness.figures(self.wanted, found)
 
     def _agreement(self, rows: dict[str, Tensor]) -> dict[str, Any]:
         """Whether the sources of a row show the same thing: retrieval of one by another, mean over the pairs."""

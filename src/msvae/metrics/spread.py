@@ -17,9 +17,7 @@ def spread_to_error(draws: Float[Tensor, "draws rows *shape"], truth: Float[Tens
     Raises:
         ValueError: for fewer than two draws.
     """
-    count = len(draws)
-    if count < 2:
-        raise ValueError(f"A spread needs two draws or more, got {count}.")
+    count = _two_or_more(draws)
     draws, truth = draws.double(), truth.double()
     variance = float(draws.var(dim=0).mean()) * (count + 1) / count
     error = float((draws.mean(dim=0) - truth).square().mean())
@@ -44,13 +42,24 @@ def correlation_of_deviations(
     taken out of `real`. Not a number where nothing differs.
 
     Args:
-        one, other: draws and truth, in any units; draw i of the one belongs to draw i of the other. Two draws or more.
+        one, other: draws and truth, in any units; draw i of the one belongs to draw i of the other.
+
+    Raises:
+        ValueError: for fewer than two draws.
     """
+    count = _two_or_more(one[0])
     (a, y), (b, z) = (_deviations(*source) for source in (one, other))
-    of_means = 1.0 / (len(a) * (len(a) - 1))  # of a sum over the draws: that of the square of their mean
+    of_means = 1.0 / (count * (count - 1))  # of a sum over the draws: that of the square of their mean
     drawn = _moments(a, b)
     real = _moments(y, z) - of_means * drawn
     return Together(*(float(both / (first * second).sqrt()) for both, first, second in (drawn, real)))
+
+
+def _two_or_more(draws: Tensor) -> int:
+    """How many draws there are."""
+    if len(draws) < 2:
+        raise ValueError(f"A spread needs two draws or more, got {len(draws)}.")
+    return len(draws)
 
 
 def _deviations(draws: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
