@@ -28,6 +28,7 @@ from msvae.training import loop
 from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import refuse_unwritable, sha256, unambiguous, write_folder, write_json
+from msvae.training.progress import three_digits
 from msvae.training.run import Run, open_run, resume_run, train_run
 from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate, progress_share
 
@@ -145,6 +146,14 @@ def test_a_budget_becomes_steps_and_the_same_steps_give_the_same_weights(
     assert budget.folder.state().total_steps == budget.folder.state().step == 45
     train_run(config(**{"training.steps": 45, "training.warmup_steps": 30}), tmp_path / "steps")
     assert_same_weights(tmp_path / "budget", tmp_path / "steps")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(10897.6, "10898"), (99.96, "100"), (26.44, "26.4"), (-1.3, "-1.30"), (0.03116, "0.0312"), (0.0, "0")],
+)
+def test_small_losses_are_shown_with_three_digits(value: float, shown: str) -> None:
+    assert three_digits(value) == shown
 
 
 def test_progress_does_not_depend_on_when_the_length_becomes_known() -> None:

@@ -26,7 +26,7 @@ from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite
 from msvae.training.log import MetricsLog
 from msvae.training.optimizer import optimizer_of
 from msvae.training.plan import StagePlan
-from msvae.training.progress import Display, Quiet, shown
+from msvae.training.progress import Display, Quiet, shown, three_digits
 from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate, progress_share
 from msvae.training.state import TrainingState
 
@@ -235,8 +235,8 @@ def _figures(losses: list[Loss]) -> dict[str, float]:
 
 
 def _shown_figures(figures: Mapping[str, float], rows_per_second: float) -> dict[str, str]:
-    short = {name.removeprefix("reconstruction/"): f"{value:.0f}" for name, value in figures.items()}
-    return {**short, "rows/s": f"{rows_per_second:.0f}"}
+    short = {name.removeprefix("reconstruction/"): three_digits(value) for name, value in figures.items()}
+    return {**short, "rows/s": three_digits(rows_per_second)}
 
 
 def _validation_is_due(step: int, total: int | None, stages: int) -> bool:

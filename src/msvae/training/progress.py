@@ -140,6 +140,11 @@ def teller(display: Display) -> Callable[[str, int, int], None]:
     return tell
 
 
+def three_digits(value: float) -> str:
+    """Three significant digits, but all those before the point: 1541, 26.4, -1.29, 0.0312."""
+    return f"{value:.0f}" if abs(value) >= 99.95 or value == 0 else f"{value:#.3g}"
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds + 0.5), 60)
     return f"{minutes}:{rest:02d}"
