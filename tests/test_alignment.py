@@ -13,7 +13,7 @@ from msvae import api
 from msvae.config import FlowConfig, parse
 from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import ConfigError
-from msvae.flow.alignment import NOISE, Alignment
+from msvae.flow.alignment import Alignment
 from msvae.flow.favoured import favour
 from msvae.models import AlignedFlow
 from msvae.networks.pairs import network_input
@@ -106,15 +106,15 @@ def test_the_alignment_is_told_whether_the_code_says_more_than_what_is_given(mon
     monkeypatch.setattr(model.alignment, "loss", lambda *asked: told.append(asked) or tuple(torch.zeros(2)))
     model.enter_stage("alignment")
     model.loss(batch, generator())
-    ((_, given, code, expected, drawn, *_),) = told
+    ((_, given, code, pooled, drawn, *_),) = told
     with torch.no_grad():
-        pooled = model._whole(model.content.evidence(batch).restricted(given))
-    is_pooled = (code - pooled).abs().amax(dim=(1, 2)) < 1e-6
-    assert 40 < expected.sum() < 60
-    assert 3 < drawn.sum() < 20
-    assert not bool((drawn & expected).any())
-    assert torch.equal(is_pooled & expected, expected)
-    assert not bool((is_pooled & ~expected & (given.sum(dim=0) == 1)).any())  # they know of both other sources
+        of_given = model._whole(model.content.evidence(batch).restricted(given))
+    is_pooled = (code - of_given).abs().amax(dim=(1, 2)) < 1e-6
+    assert 45 < pooled.sum() < 62
+    assert bool(drawn[~pooled].all())
+    assert 5 < drawn[pooled].sum() < 25
+    assert torch.equal(is_pooled & pooled, pooled)
+    assert not bool((is_pooled & ~pooled & (given.sum(dim=0) == 1)).any())  # they know of both other sources
     shown: list[Tensor] = []
     monkeypatch.setattr(model.alignment, "images", lambda *asked: shown.append(asked[2]) or batch.values["b"])
     for mode in ("mean", "sample"):
@@ -129,13 +129,23 @@ def test_what_the_alignment_is_told_changes_its_images() -> None:
     code = model._slots(model.encode(batch).mean)
     with torch.no_grad():
         maps = model.alignment.read(batch.values, torch.ones(3, 5, dtype=torch.bool))
-        half = torch.tensor([True, False, True, False, True])
-        none, some = torch.zeros(5, NOISE), model.alignment.noise_of(~half, generator())
-        one, other = (model.alignment.images(maps, code, torch.full((5,), flag), none, "b") for flag in (True, False))
+        one, other = (model.alignment.images(maps, code, torch.full((5,), flag), None, "b") for flag in (True, False))
         assert (one - other).abs().amax(dim=(1, 2, 3)).min() > 0
-        mixed = model.alignment.images(maps, code, torch.zeros(5, dtype=torch.bool), some, "b")
-    torch.testing.assert_close(mixed[half], other[half])  # no noise there
-    assert (mixed - other)[~half].abs().amax(dim=(1, 2, 3)).min() > 0
+        noise = model.alignment.noise_of(5, generator(), code.device)
+        drawn = model.alignment.images(maps, code, torch.zeros(5, dtype=torch.bool), noise, "b")
+        assert (drawn - other).abs().amax(dim=(1, 2, 3)).min() > 0
+
+
+def test_what_draws_learn_leaves_expected_images_as_they_are() -> None:
+    model = aligned()
+    batch, alignment = random_batch(model), model.alignment
+    given = torch.tensor([[True] * 5, [False] * 5, [False] * 5])
+    code, pooled = model._slots(model.encode(batch).mean.detach()), torch.zeros(5, dtype=torch.bool)
+    asked = (batch.values, given, code, pooled, ~pooled, {"b": torch.arange(5)}, model.grain)
+    _, scores = alignment.loss(*asked, generator())
+    scores.backward()
+    learning = {name.partition(".")[0] for name, p in alignment.named_parameters() if p.grad is not None}
+    assert learning == {"deviations"}
 
 
 def means_of_squares(image: Tensor, side: int) -> np.ndarray:
@@ -145,30 +155,32 @@ def means_of_squares(image: Tensor, side: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.1])
-def test_drawn_rows_learn_the_score_of_two_draws_and_expected_ones_their_likelihood(deviation: float) -> None:
+def test_all_rows_learn_their_likelihood_and_drawn_ones_the_score_of_two_draws_as_well(deviation: float) -> None:
     """A source's grain is in its draws as they are scored, or they would learn it too, and samples have it twice."""
     sources = [Source("a", (3, 9, 8)), Source("b", (1, 9, 8), likelihood="laplace", scale=0.2, value_range=(-1.0, 1.0))]
     model = aligned(sources)
     batch, alignment = random_batch(model, rows=6), model.alignment
     model.grain.get_buffer("kernel_of_b")[0, 0, 4, 4] = deviation
     given = torch.tensor([[True] * 6, [False] * 6])
-    code, drawn = model._slots(model.encode(batch).mean.detach()), torch.tensor([0, 1, 1, 0, 1, 0]).bool()
-    expected = torch.tensor([1, 0, 0, 0, 0, 0]).bool()
+    code, pooled = model._slots(model.encode(batch).mean.detach()), torch.tensor([1, 1, 0, 1, 0, 1]).bool()
+    drawn = torch.tensor([0, 1, 1, 0, 1, 0]).bool()
     wanted = {"b": torch.tensor([0, 1, 3, 4])}
-    asked = (batch.values, given, code, expected, drawn, wanted, model.grain)
+    asked = (batch.values, given, code, pooled, drawn, wanted, model.grain)
     nats, scores = (float(part.detach()) for part in alignment.loss(*asked, generator(3)))
-    same = generator(3)
-    maps, noises = alignment.read(batch.values, given), [alignment.noise_of(drawn, same) for _ in range(2)]
-    images = [alignment.images(maps, code, expected, noise, "b").detach() for noise in noises]
-    index = torch.tensor([1, 4])  # those that are drawn, in this order
-    one, other = ((made.index_copy(0, index, model.grain.add("b", made[index], same)) + 1) / 2 for made in images)
+    same, index, draws = generator(3), torch.tensor([1, 4]), []  # those that are drawn, in this order
+    maps = alignment.read(batch.values, given)
+    for _ in range(2):
+        noise = alignment.noise_of(6, same, code.device)
+        made = alignment.images(maps, code, pooled, noise, "b").detach()
+        draws.append((made.index_copy(0, index, model.grain.add("b", made[index], same)) + 1) / 2)
+    centre = (alignment.images(maps, code, pooled, None, "b").detach() + 1) / 2
     truth, likelihood, score = (batch.values["b"] + 1) / 2, 0.0, 0.0
     for row in wanted["b"].tolist():
+        likelihood += float(((centre[row] - truth[row]).abs() / 0.2 + np.log(2 * 0.2)).mean())
         if not drawn[row]:
-            likelihood += float(((one[row] - truth[row]).abs() / 0.2 + np.log(2 * 0.2)).mean())
             continue
         for side in (1, 4, 16):
-            a, b, y = (means_of_squares(images[row, 0], side) for images in (one, other, truth))
+            a, b, y = (means_of_squares(images[row, 0], side) for images in (*draws, truth))
             score += (np.abs(a - y) + np.abs(b - y) - np.abs(a - b)).mean() / 2 / 0.2 / 3
     assert nats == pytest.approx(likelihood / 4, rel=1e-4)
     assert scores == pytest.approx(score / 4, rel=1e-4)
@@ -180,20 +192,21 @@ def test_trained_on_the_score_of_two_draws_draws_are_as_wide_as_what_is_open() -
     model = aligned([Source("a", (1, 32, 32)), Source("b", (1, 32, 32))]).train()
     model.enter_stage("alignment")
     optimizer = torch.optim.Adam(model.alignment.parameters(), lr=3e-3)
-    drawn, given, code = torch.ones(16).bool(), torch.tensor([[True], [False]]), torch.zeros(200, 4, model.content.size)
+    given, code = torch.tensor([[True], [False]]), torch.zeros(200, 4, model.content.size)
+    pooled = torch.zeros(200).bool()
     for step in range(150):
         coin = torch.randint(2, (16, 1, 1, 1), generator=generator(step)).float().expand(-1, 1, 32, 32)
         images = {"a": torch.full((16, 1, 32, 32), 0.5), "b": coin}
-        asked = (given.expand(-1, 16), code[:16], ~drawn, drawn, {"b": torch.arange(16)})
-        _, loss = model.alignment.loss(images, *asked, model.grain, generator(step))
+        asked = (given.expand(-1, 16), code[:16], pooled[:16], ~pooled[:16], {"b": torch.arange(16)})
+        nats, scores = model.alignment.loss(images, *asked, model.grain, generator(step))
         optimizer.zero_grad()
-        loss.backward()
+        (nats + scores).backward()
         optimizer.step()
     model.eval()
     with torch.no_grad():
         maps = model.alignment.read({"a": torch.full((200, 1, 32, 32), 0.5)}, given.expand(-1, 200))
-        noise = model.alignment.noise_of(torch.ones(200).bool(), generator())
-        images = model.alignment.images(maps, code, torch.zeros(200).bool(), noise, "b")
+        noise = model.alignment.noise_of(200, generator(), code.device)
+        images = model.alignment.images(maps, code, pooled, noise, "b")
     means = images.mean(dim=(1, 2, 3))
     assert 0.25 < float((means > 0.5).float().mean()) < 0.75
     assert float(means.std()) > 0.35  # of the coin .5
@@ -232,7 +245,7 @@ def test_many_draws_and_wanted_subsets_and_gradients() -> None:
 def test_classes_and_channels_of_any_kind_are_aligned() -> None:
     kinds = [Source("photo", (3, 9, 8)), Source("map", (1, 9, 8), likelihood="categorical", categories=3)]
     model = aligned(kinds)
-    batch = random_batch(model)
+    batch = random_batch(model, rows=64)
     batch.values["map"] = batch.values["map"].round()
     assert set(model.sample(batch.select(["photo"]), ["map"]).values["map"].unique().tolist()) <= {0.0, 1.0, 2.0}
     model.train().enter_stage("alignment")

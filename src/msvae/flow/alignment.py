@@ -3,13 +3,12 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from msvae.errors import ConfigError
 from msvae.flow.autoencoders import rows_by_source
-from msvae.flow.energy import crps_of_two
+from msvae.flow.energy import crps_of_squares
 from msvae.flow.grain import Grain
 from msvae.likelihoods import CONTINUOUS, likelihood_of
 from msvae.networks.aligned import MapDrawer, MapReader
@@ -18,7 +17,6 @@ from msvae.networks.pairs import by_trunk, condition_of, network_input, source_g
 from msvae.source import Source
 
 NOISE = 8  # numbers for each row, which decide what neither the given sources nor the code do
-LARGER = 4  # each size of squares that draws are scored on has so many times the side of the one before
 
 
 class Alignment(nn.Module):
@@ -28,9 +26,11 @@ class Alignment(nn.Module):
     U-Net instead. Its inputs are any sources: each is read by its own encoder, and at each size and cell the maps are
     mixed with softmax(logit_m + log a_m) over the sources that are there (compare U-HVED: Dorent et al. 2019, arXiv
     1907.11150). The code says what the given sources leave open, the same for all that is drawn. It comes with whether
-    it is only what these sources let expect, which is no news, or says more than they do. Without noise the image is
-    the expected one. With noise it is a draw: what is still open is decided by few numbers, the same at every cell, so
-    that parts which belong together are decided together (compare Alet et al. 2025, arXiv 2506.10772).
+    it is only what these sources let expect, which is no news, or says more than they do.
+
+    That image is the expected one. A draw differs from it by what a second way up makes of the same maps, the code and
+    noise: few numbers, the same at every cell, so that parts which belong together are decided together (compare Alet
+    et al. 2025, arXiv 2506.10772). What this one learns changes neither maps nor expected images, which lost by it.
 
     Args:
         width: channels of the largest maps.
@@ -57,12 +57,14 @@ class Alignment(nn.Module):
             raise ConfigError(f"Setting 'model.aligned': sources must be images of one size, got {shapes}.")
         self.sources = {source.name: source for source in sources}
         self.grid, self.size = round(slots**0.5), size
-        self.readers, self.drawers = nn.ModuleDict(), nn.ModuleDict()
+        self.readers, self.drawers, self.deviations = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.place: dict[str, tuple[str, int | None]] = {}
         for group in source_groups(sources, shared_trunk, alone):
             trunk, conditions = f"of_{group[0].name}", len(group) if len(group) > 1 else 0
             self.readers[trunk] = MapReader(group[0], width, conditions)
-            self.drawers[trunk] = MapDrawer(group[0], width, size + 1 + NOISE, conditions)
+            self.drawers[trunk] = MapDrawer(group[0], width, size + 1, conditions)
+            if group[0].likelihood in CONTINUOUS:
+                self.deviations[trunk] = MapDrawer(group[0], width, size + 1 + NOISE, conditions)
             self.place |= {s.name: (trunk, index if conditions else None) for index, s in enumerate(group)}
         lay_out(self)
 
@@ -93,36 +95,55 @@ class Alignment(nn.Module):
 
     def can_draw(self, name: str) -> bool:
         """Whether draws of a source differ; of classes, and of coins, the answer is the expected one in any case."""
-        return self.sources[name].likelihood in CONTINUOUS
+        return self.place[name][0] in self.deviations
 
-    def noise_of(self, drawn: Bool[Tensor, " rows"], generator: Generator | None) -> Float[Tensor, "rows noise"]:
-        """What chance decides in the rows that are drawn, the same for all their sources; zeros in the others."""
-        return torch.randn(len(drawn), NOISE, generator=generator, device=drawn.device) * drawn[:, None]
+    def noise_of(self, rows: int, generator: Generator | None, device: torch.device) -> Float[Tensor, "rows noise"]:
+        """What chance decides in each row, the same for all its sources."""
+        return torch.randn(rows, NOISE, generator=generator, device=device)
 
-    def draw(
+    def expected(
         self,
         maps: Sequence[Tensor],
         code: Float[Tensor, "rows slots size"],
-        expected: Bool[Tensor, " rows"],
-        noise: Float[Tensor, "rows noise"],
+        pooled: Bool[Tensor, " rows"],
         wanted: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """The likelihoods' raw parameters of each wanted source, for the rows in which it is wanted.
 
         Args:
             maps: of `read`.
-            expected: rows whose code is what the given sources pool to.
-            noise: of `noise_of`.
+            pooled: rows whose code is what the given sources pool to.
             wanted: `{source: numbers of rows}`.
         """
-        told = torch.cat([expected[:, None], noise], dim=1)[:, None].expand(-1, code.shape[1], -1)
-        tokens = torch.cat([code, told], dim=2).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return self._drawn(self.drawers, maps, code, pooled[:, None].float(), wanted)
+
+    def deviating(
+        self,
+        maps: Sequence[Tensor],
+        code: Float[Tensor, "rows slots size"],
+        pooled: Bool[Tensor, " rows"],
+        noise: Float[Tensor, "rows noise"],
+        wanted: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """What a draw differs by from what is expected, in the same parameters; of sources that can be drawn."""
+        return self._drawn(self.deviations, maps, code, torch.cat([pooled[:, None], noise], dim=1), wanted)
+
+    def _drawn(
+        self,
+        networks: nn.ModuleDict,
+        maps: Sequence[Tensor],
+        code: Float[Tensor, "rows slots size"],
+        told: Float[Tensor, "rows _"],
+        wanted: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        everywhere = told[:, None].expand(-1, code.shape[1], -1)
+        tokens = torch.cat([code, everywhere], dim=2).transpose(1, 2).unflatten(2, (self.grid, self.grid))
         answers: dict[str, Tensor] = {}
         for trunk, names in by_trunk(self.place, wanted).items():
             index = torch.cat([wanted[name] for name in names])
             lengths = [len(wanted[name]) for name in names]
             condition = condition_of(self.place, names, lengths, index.device)
-            raw = self.drawers[trunk]([_rows_of(part, index) for part in maps], tokens[index], condition).float()
+            raw = networks[trunk]([_rows_of(part, index) for part in maps], tokens[index], condition).float()
             answers |= zip(names, raw.split(lengths), strict=True)
         return answers
 
@@ -130,13 +151,15 @@ class Alignment(nn.Module):
         self,
         maps: Sequence[Tensor],
         code: Float[Tensor, "rows slots size"],
-        expected: Bool[Tensor, " rows"],
-        noise: Float[Tensor, "rows noise"],
+        pooled: Bool[Tensor, " rows"],
+        noise: Float[Tensor, "rows noise"] | None,
         name: str,
     ) -> Float[Tensor, "rows channels height width"]:
-        """Images of one source for all rows, in its value range: draws where there is noise, else expected ones."""
-        noise = noise if self.can_draw(name) else torch.zeros_like(noise)
-        raw = self.draw(maps, code, expected, noise, {name: torch.arange(len(code), device=code.device)})[name]
+        """Images of one source for all rows, in its value range: expected ones, or draws where there is noise."""
+        wanted = {name: torch.arange(len(code), device=code.device)}
+        raw = self.expected(maps, code, pooled, wanted)[name]
+        if noise is not None and self.can_draw(name):
+            raw = raw + self.deviating(maps, code, pooled, noise, wanted)[name]
         source = self.sources[name]
         return source.denormalise(likelihood_of(source).mean(raw, source))
 
@@ -145,38 +168,58 @@ class Alignment(nn.Module):
         images: Mapping[str, Tensor],
         given: Bool[Tensor, "sources rows"],
         code: Float[Tensor, "rows slots size"],
-        expected: Bool[Tensor, " rows"],
+        pooled: Bool[Tensor, " rows"],
         drawn: Bool[Tensor, " rows"],
         wanted: Mapping[str, Tensor],
         grain: Grain,
         generator: Generator | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """For each number of an image: -log p(x_n | x_S, w) in nats, and in rows that are drawn the score of two draws,
-        in units of the source's scale. Each is a sum over its rows, divided by the number of all wanted images, so that
-        both together are a mean.
+        """For each number of an image: -log p(x_n | x_S, w) in nats, and in rows that are drawn as well, the score of
+        two draws in units of the source's scale. Each is a sum over its rows, divided by the number of wanted images.
 
         Args:
-            drawn: rows whose wanted source learns to be drawn (`can_draw`).
+            drawn: where a wanted source can be drawn (`can_draw`).
             grain: noise that samples get; draws are scored with it, so that the network does not learn it too.
         """
         maps = self.read(images, given)
-        once = self.draw(maps, code, expected, self.noise_of(drawn, generator), wanted)
-        places = {name: drawn[rows].nonzero().squeeze(1) for name, rows in wanted.items()}
-        twice = {name: wanted[name][place] for name, place in places.items() if len(place)}
-        again = self.draw(maps, code, expected, self.noise_of(drawn, generator), twice)
+        raw = self.expected(maps, code, pooled, wanted)
+        places = {name: drawn[rows].nonzero().squeeze(1) for name, rows in wanted.items() if self.can_draw(name)}
+        asked = {name: wanted[name][place] for name, place in places.items() if len(place)}
+        centres = {name: raw[name][places[name]].detach() for name in asked}
+        still = [part.detach() for part in maps]
+        one, other = (self._draws(still, code, pooled, centres, asked, grain, generator) for _ in range(2))
         nats, scores = code.new_zeros(()), code.new_zeros(())
-        for name, raw in once.items():
-            source, likelihood = self.sources[name], likelihood_of(self.sources[name])
-            truth, found = source.normalise(images[name][wanted[name]]), raw
-            if name in again:
-                clean = (likelihood.mean(part, source) for part in (raw[places[name]], again[name]))
-                one, other = (source.normalise(grain.add(name, source.denormalise(x), generator)) for x in clean)
-                scores = scores + _score(one, other, truth[places[name]]) / source.scale
-                rest = (~drawn[wanted[name]]).nonzero().squeeze(1)
-                truth, found = truth[rest], raw[rest]
-            nats = nats - likelihood.log_prob(found, truth, source).sum() / source.value_count
+        for name, found in raw.items():
+            source = self.sources[name]
+            truth = source.normalise(images[name][wanted[name]])
+            nats = nats - likelihood_of(source).log_prob(found, truth, source).sum() / source.value_count
+            if name in asked:
+                scores = scores + crps_of_squares(one[name], other[name], truth[places[name]]) / source.scale
         count = max(1, sum(len(index) for index in wanted.values()))
         return nats / count, scores / count
+
+    def _draws(
+        self,
+        maps: Sequence[Tensor],
+        code: Float[Tensor, "rows slots size"],
+        pooled: Bool[Tensor, " rows"],
+        centres: Mapping[str, Tensor],
+        wanted: Mapping[str, Tensor],
+        grain: Grain,
+        generator: Generator | None,
+    ) -> dict[str, Tensor]:
+        """A draw of every wanted image, normalised, with its source's grain.
+
+        Args:
+            centres: raw parameters of the expected images.
+        """
+        noise = self.noise_of(len(code), generator, code.device)
+        draws = {}
+        for name, deviation in self.deviating(maps, code, pooled, noise, wanted).items():
+            source = self.sources[name]
+            clean = source.denormalise(likelihood_of(source).mean(centres[name] + deviation, source))
+            draws[name] = source.normalise(grain.add(name, clean, generator))
+        return draws
 
 
 def _fused(
@@ -201,17 +244,6 @@ def _fused(
     shares = torch.softmax(everywhere, dim=0).flatten(0, 1)[place]
     nothing = maps.new_zeros(shape[1], *maps.shape[1:])
     return by_channel(nothing.index_add(0, place % shape[1], shares.to(maps.dtype) * maps))
-
-
-def _score(one: Tensor, other: Tensor, truth: Tensor) -> Float[Tensor, ""]:
-    """Of two draws of each row, sum over the rows: mean over single values, and over the means of larger and larger
-    squares, up to the whole image, by which its parts cannot be drawn against each other."""
-    side, scores = 1, [crps_of_two(one, other, truth)]
-    while side < max(truth.shape[-2:]):
-        side *= LARGER
-        a, b, y = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))  # at borders less
-        scores.append(crps_of_two(a, b, y))
-    return torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).mean()
 
 
 def _rows_of(maps: Tensor, index: Int[Tensor, " _"]) -> Tensor:

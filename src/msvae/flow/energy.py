@@ -1,7 +1,11 @@
 """How near random answers are to what came true, whatever their distribution."""
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+LARGER = 4  # each size of squares has so many times the side of the one before
 
 
 def crps_of_two(
@@ -13,6 +17,21 @@ def crps_of_two(
     truth's own distribution (Gneiting & Raftery 2007, section 4.2).
     """
     return ((one - truth).abs() + (other - truth).abs() - (one - other).abs()) / 2
+
+
+def crps_of_squares(
+    one: Float[Tensor, "rows channels height width"],
+    other: Float[Tensor, "rows channels height width"],
+    truth: Float[Tensor, "rows channels height width"],
+) -> Float[Tensor, ""]:
+    """Of two draws of each image, sum over the rows: mean over single values, and over the means of larger and larger
+    squares, up to the whole image, by which its parts cannot be drawn against each other."""
+    side, scores = 1, [crps_of_two(one, other, truth)]
+    while side < max(truth.shape[-2:]):
+        side *= LARGER
+        a, b, y = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))  # at borders less
+        scores.append(crps_of_two(a, b, y))
+    return torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).mean()
 
 
 def energy_score(draws: Float[Tensor, "draws rows size"], truth: Float[Tensor, "rows size"]) -> Float[Tensor, ""]:

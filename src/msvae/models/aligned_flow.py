@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 from msvae.config import FlowConfig
-from msvae.flow.alignment import NOISE, Alignment
+from msvae.flow.alignment import Alignment
 from msvae.flow.autoencoders import rows_by_source
 from msvae.flow.converter import log_of
 from msvae.flow.favoured import directions, favour
@@ -23,9 +23,8 @@ from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
 from msvae.subsets import one_of, random_half
 
-#: Shares of training rows: with the code expected from S and no noise, as `mode="mean"` asks; and with the code of all
-#: but the wanted source and noise, which are draws. In the rest that code has no noise: `mode="mean"` of a code alone.
-EXPECTED, DRAWN = 0.8, 0.15
+POOLED = 0.85  # share of training rows with the code that S pools to; the others have that of all but what is wanted
+DRAWN = 0.25  # share of the former that learn draws as well, as all others do
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
 MEASURED_ROWS = 128  # that guidance is measured on: as many as elsewhere take minutes where images are large
 #: Rows of the last stage's batches where `training.batch_size` is 128: 4 for images of 64 x 64 pixels or more. In equal
@@ -99,20 +98,19 @@ class AlignedFlow(SharedFlow):
     def _alignment_loss(
         self, batch: SourceBatch, generator: Generator | None
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Loss of expected images, and of draws: a question of each row, of a kind that `EXPECTED` and `DRAWN` tell."""
+        """Loss of expected images, and of draws; a question of each row, in most of them without news in its code."""
         given, target = self._asked(batch.presence(self.source_names), generator)
         wanted = rows_by_source(self.source_names, target)
         if not wanted:  # rows of one source each
             nothing = torch.zeros((), device=self.device)
             return nothing, nothing
         kind = torch.rand(len(batch), generator=generator, device=self.device)
-        expected, drawn = kind < EXPECTED, kind >= 1.0 - DRAWN
-        drawn &= target[[self.alignment.can_draw(name) for name in self.source_names]].any(dim=0)
-        told = torch.where(expected, given, ~target)
+        pooled, drawn = kind < POOLED, (kind < DRAWN * POOLED) | (kind >= POOLED)
+        told = torch.where(pooled, given, ~target)
         with without_gradient():
             code = self._whole(self.content.evidence(batch.restricted(told, self.source_names)))
         seen = given & target.any(dim=0)
-        return self.alignment.loss(batch.values, seen, code, expected, drawn, wanted, self.grain, generator)
+        return self.alignment.loss(batch.values, seen, code, pooled, drawn, wanted, self.grain, generator)
 
     def _asked(
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
@@ -175,10 +173,7 @@ class AlignedFlow(SharedFlow):
         shares = present.float() if vector is None else self._shares(vector, present)
         seen = {name: given.values[name].float().repeat_interleave(n, dim=0) for name in given.names}
         own = self._latents(given)
-        everywhere = torch.ones(len(codes), dtype=torch.bool, device=self.device)
-        noise = (
-            self.alignment.noise_of(everywhere, generator) if mode == "sample" else codes.new_zeros(len(codes), NOISE)
-        )
+        noise = self.alignment.noise_of(len(codes), generator, self.device) if mode == "sample" else None
         from_code = ~present.any(dim=0)  # which says more than the image that is drawn of it
         images = {}
         for name in self.wanted(to):
@@ -192,9 +187,10 @@ class AlignedFlow(SharedFlow):
             turned = (on_others & (shares[index] < 1.0)).nonzero().squeeze(1)
             if len(turned):
                 there = {other: values[turned] for other, values in seen.items()}
-                expected = torch.full_like(turned, mode == "mean", dtype=torch.bool) & ~from_code[turned]
+                pooled = torch.full_like(turned, mode == "mean", dtype=torch.bool) & ~from_code[turned]
+                chance = None if noise is None else noise[turned]
                 made = self._aligned(
-                    name, there, others[:, turned], log_weights[:, turned], codes[turned], expected, noise[turned]
+                    name, there, others[:, turned], log_weights[:, turned], codes[turned], pooled, chance
                 )
                 made = self._mixed(name, made, latents[turned], shares[index, turned])
                 image = image.index_copy(0, turned, made)
@@ -222,15 +218,16 @@ class AlignedFlow(SharedFlow):
         present: Bool[Tensor, "sources rows"],
         log_weights: Float[Tensor, "sources rows"],
         codes: Float[Tensor, "rows latent"],
-        expected: Bool[Tensor, " rows"],
-        noise: Float[Tensor, "rows noise"],
+        pooled: Bool[Tensor, " rows"],
+        noise: Float[Tensor, "rows noise"] | None,
     ) -> Tensor:
         """The source as drawn on what is seen of others, a few rows at a time."""
         found = []
         for rows in torch.arange(len(codes), device=self.device).split(rows_at_once(self.sources)):
             images = {other: values[rows] for other, values in seen.items()}
             maps = self.alignment.read(images, present[:, rows], log_weights[:, rows])
-            found.append(self.alignment.images(maps, self._slots(codes[rows]), expected[rows], noise[rows], name))
+            chance = None if noise is None else noise[rows]
+            found.append(self.alignment.images(maps, self._slots(codes[rows]), pooled[rows], chance, name))
         return torch.cat(found)
 
     def _mixed(self, name: str, drawn: Tensor, own: Tensor, share: Float[Tensor, " rows"]) -> Tensor:
