@@ -64,7 +64,7 @@ class Alignment(nn.Module):
             self.readers[trunk] = MapReader(group[0], width, conditions)
             self.drawers[trunk] = MapDrawer(group[0], width, size + 1, conditions)
             if group[0].likelihood in CONTINUOUS:
-                self.deviations[trunk] = MapDrawer(group[0], width, size + 1 + NOISE, conditions)
+                self.deviations[trunk] = MapDrawer(group[0], width, size + 1 + NOISE, conditions, coarse=True)
             self.place |= {s.name: (trunk, index if conditions else None) for index, s in enumerate(group)}
         lay_out(self)
 
