@@ -1,6 +1,7 @@
 """Sources that show one scene pixel by pixel: what is given stays where it is, and the code says the rest."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,33 +158,68 @@ def means_of_squares(image: Tensor, side: int) -> np.ndarray:
 @pytest.mark.parametrize("deviation", [0.0, 0.1])
 def test_all_rows_learn_their_likelihood_and_drawn_ones_the_score_of_two_draws_as_well(deviation: float) -> None:
     """A source's grain is in its draws as they are scored, or they would learn it too, and samples have it twice."""
-    sources = [Source("a", (3, 9, 8)), Source("b", (1, 9, 8), likelihood="laplace", scale=0.2, value_range=(-1.0, 1.0))]
+    of_one = {"shape": (1, 9, 8), "likelihood": "laplace"}
+    sources = [
+        Source("a", (3, 9, 8)),
+        Source("b", **of_one, scale=0.2, value_range=(-1.0, 1.0)),
+        Source("c", **of_one, scale=0.1, value_range=(0.0, 2.0)),
+    ]
     model = aligned(sources)
     batch, alignment = random_batch(model, rows=6), model.alignment
     model.grain.get_buffer("kernel_of_b")[0, 0, 4, 4] = deviation
-    given = torch.tensor([[True] * 6, [False] * 6])
+    given = torch.tensor([[True] * 6, [False] * 6, [False] * 6])
     code, pooled = model._slots(model.encode(batch).mean.detach()), torch.tensor([1, 1, 0, 1, 0, 1]).bool()
     drawn = torch.tensor([0, 1, 1, 0, 1, 0]).bool()
-    wanted = {"b": torch.tensor([0, 1, 3, 4])}
+    wanted = {"b": torch.tensor([0, 1, 4]), "c": torch.tensor([3, 2])}
     asked = (batch.values, given, code, pooled, drawn, wanted, model.grain)
     nats, scores = (float(part.detach()) for part in alignment.loss(*asked, generator(3)))
-    same, index, draws = generator(3), torch.tensor([1, 4]), []  # those that are drawn, in this order
+    same, draws = generator(3), {"b": [], "c": []}
     maps = alignment.read(batch.values, given)
     for _ in range(2):
         noise = alignment.noise_of(6, same, code.device)
-        made = alignment.images(maps, code, pooled, noise, "b").detach()
-        draws.append((made.index_copy(0, index, model.grain.add("b", made[index], same)) + 1) / 2)
-    centre = (alignment.images(maps, code, pooled, None, "b").detach() + 1) / 2
-    truth, likelihood, score = (batch.values["b"] + 1) / 2, 0.0, 0.0
-    for row in wanted["b"].tolist():
-        likelihood += float(((centre[row] - truth[row]).abs() / 0.2 + np.log(2 * 0.2)).mean())
-        if not drawn[row]:
-            continue
-        for side in (1, 4, 16):
-            a, b, y = (means_of_squares(images[row, 0], side) for images in (*draws, truth))
-            score += (np.abs(a - y) + np.abs(b - y) - np.abs(a - b)).mean() / 2 / 0.2 / 3
-    assert nats == pytest.approx(likelihood / 4, rel=1e-4)
-    assert scores == pytest.approx(score / 4, rel=1e-4)
+        for name, index in {"b": torch.tensor([1, 4]), "c": torch.tensor([2])}.items():  # what is drawn, in this order
+            made = alignment.images(maps, code, pooled, noise, name).detach()
+            grained = model.grain.add(name, made[index], same)
+            draws[name].append(alignment.sources[name].normalise(made.index_copy(0, index, grained)))
+    likelihood, score = 0.0, 0.0
+    for name, index in wanted.items():
+        source = alignment.sources[name]
+        centre = source.normalise(alignment.images(maps, code, pooled, None, name).detach())
+        truth = source.normalise(batch.values[name])
+        for row in index.tolist():
+            gap = (centre[row] - truth[row]).abs() / source.scale
+            likelihood += float((gap + np.log(2 * source.scale)).mean())
+            for side in (1, 4, 16) if drawn[row] else ():
+                a, b, y = (means_of_squares(images[row, 0], side) for images in (*draws[name], truth))
+                score += (np.abs(a - y) + np.abs(b - y) - np.abs(a - b)).mean() / 2 / source.scale / 3
+    assert nats == pytest.approx(likelihood / 5, rel=1e-4)
+    assert scores == pytest.approx(score / 5, rel=1e-4)
+
+
+def test_what_draws_differ_by_is_added_before_the_sigmoid() -> None:
+    model = aligned([Source(name, (1, 9, 8)) for name in NAMES])
+    batch, alignment = random_batch(model), model.alignment
+    code, pooled = model._slots(model.encode(batch).mean.detach()), torch.zeros(5, dtype=torch.bool)
+    (head,) = (way.head for way in alignment.deviations.values())
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(0.7)
+        maps = alignment.read(batch.values, torch.tensor([[True] * 5, [False] * 5, [False] * 5]))
+        noise = alignment.noise_of(5, generator(), code.device)
+        expected, drawn = (alignment.images(maps, code, pooled, chance, "b") for chance in (None, noise))
+    torch.testing.assert_close(drawn.logit(), expected.logit() + 0.7, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", [{"likelihood": "bernoulli"}, {"likelihood": "categorical", "categories": 3}])
+def test_coins_and_classes_are_not_drawn(likelihood: dict[str, Any]) -> None:
+    model = aligned([Source("photo", (3, 9, 8)), Source("map", (1, 9, 8), **likelihood)])
+    batch = random_batch(model).select(["photo"])
+    code, pooled = model._slots(model.encode(batch).mean.detach()), torch.zeros(5, dtype=torch.bool)
+    maps = model.alignment.read(batch.values, torch.tensor([[True] * 5, [False] * 5]))
+    noise = model.alignment.noise_of(5, generator(), code.device)
+    for name, same in (("map", True), ("photo", False)):
+        expected, drawn = (model.alignment.images(maps, code, pooled, chance, name) for chance in (None, noise))
+        assert torch.equal(expected, drawn) == same
 
 
 def test_trained_on_the_score_of_two_draws_draws_are_as_wide_as_what_is_open() -> None:
@@ -376,4 +412,8 @@ def test_the_stage_learns_where_things_are_resumes_and_takes_another_source(
         )
     again = grown.sample(batch.select(["a"]), ["b"], mode="mean").values["b"]
     assert torch.equal(answer, again)
+    codes = model.encode(batch.select(["a"])).mean
+    asked = (codes, batch.select(["a"]), ["b"], None, "sample", "own")
+    drawn, again = (one.answer(*asked, generator()).values["b"] for one in (model, grown))
+    assert torch.equal(drawn, again)
     assert grown.sample(batch.select(["a"]), ["c"]).values["c"].shape == (32, 1, 16, 16)

@@ -30,7 +30,8 @@ class Alignment(nn.Module):
 
     That image is the expected one. A draw differs from it by what a second way up makes of the same maps, the code and
     noise: few numbers, the same at every cell, so that parts which belong together are decided together (compare Alet
-    et al. 2025, arXiv 2506.10772). What this one learns changes neither maps nor expected images, which lost by it.
+    et al. 2025, arXiv 2506.10772). What this one learns changes neither maps nor expected images, which were worse when
+    both had one way up.
 
     Args:
         width: channels of the largest maps.
@@ -115,9 +116,9 @@ class Alignment(nn.Module):
             pooled: rows whose code is what the given sources pool to.
             wanted: `{source: numbers of rows}`.
         """
-        return self._drawn(self.drawers, maps, code, pooled[:, None].float(), wanted)
+        return self._raw(self.drawers, maps, code, pooled[:, None].float(), wanted)
 
-    def deviating(
+    def deviation(
         self,
         maps: Sequence[Tensor],
         code: Float[Tensor, "rows slots size"],
@@ -126,9 +127,10 @@ class Alignment(nn.Module):
         wanted: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """What a draw differs by from what is expected, in the same parameters; of sources that can be drawn."""
-        return self._drawn(self.deviations, maps, code, torch.cat([pooled[:, None], noise], dim=1), wanted)
+        told = torch.cat([pooled[:, None].float(), noise], dim=1)
+        return self._raw(self.deviations, maps, code, told, wanted)
 
-    def _drawn(
+    def _raw(
         self,
         networks: nn.ModuleDict,
         maps: Sequence[Tensor],
@@ -155,11 +157,12 @@ class Alignment(nn.Module):
         noise: Float[Tensor, "rows noise"] | None,
         name: str,
     ) -> Float[Tensor, "rows channels height width"]:
-        """Images of one source for all rows, in its value range: expected ones, or draws where there is noise."""
+        """Images of one source for all rows, in its value range: expected ones, or draws if there is noise and the
+        source can be drawn."""
         wanted = {name: torch.arange(len(code), device=code.device)}
         raw = self.expected(maps, code, pooled, wanted)[name]
         if noise is not None and self.can_draw(name):
-            raw = raw + self.deviating(maps, code, pooled, noise, wanted)[name]
+            raw = raw + self.deviation(maps, code, pooled, noise, wanted)[name]
         source = self.sources[name]
         return source.denormalise(likelihood_of(source).mean(raw, source))
 
@@ -183,20 +186,39 @@ class Alignment(nn.Module):
         """
         maps = self.read(images, given)
         raw = self.expected(maps, code, pooled, wanted)
+        truths = {name: self.sources[name].normalise(images[name][rows]) for name, rows in wanted.items()}
+        nats = code.new_zeros(())
+        for name, found in raw.items():
+            source = self.sources[name]
+            nats = nats - likelihood_of(source).log_prob(found, truths[name], source).sum() / source.value_count
+        scores = self._scores(maps, code, pooled, raw, drawn, wanted, truths, grain, generator)
+        count = max(1, sum(len(index) for index in wanted.values()))
+        return nats / count, scores / count
+
+    def _scores(
+        self,
+        maps: Sequence[Tensor],
+        code: Float[Tensor, "rows slots size"],
+        pooled: Bool[Tensor, " rows"],
+        raw: Mapping[str, Tensor],
+        drawn: Bool[Tensor, " rows"],
+        wanted: Mapping[str, Tensor],
+        truths: Mapping[str, Tensor],
+        grain: Grain,
+        generator: Generator | None,
+    ) -> Float[Tensor, ""]:
+        """Sum of the scores of two draws of every image that is drawn, whose gradient ends at maps and expected images:
+        it made those worse."""
         places = {name: drawn[rows].nonzero().squeeze(1) for name, rows in wanted.items() if self.can_draw(name)}
         asked = {name: wanted[name][place] for name, place in places.items() if len(place)}
         centres = {name: raw[name][places[name]].detach() for name in asked}
         still = [part.detach() for part in maps]
         one, other = (self._draws(still, code, pooled, centres, asked, grain, generator) for _ in range(2))
-        nats, scores = code.new_zeros(()), code.new_zeros(())
-        for name, found in raw.items():
-            source = self.sources[name]
-            truth = source.normalise(images[name][wanted[name]])
-            nats = nats - likelihood_of(source).log_prob(found, truth, source).sum() / source.value_count
-            if name in asked:
-                scores = scores + crps_of_squares(one[name], other[name], truth[places[name]]) / source.scale
-        count = max(1, sum(len(index) for index in wanted.values()))
-        return nats / count, scores / count
+        scores = code.new_zeros(())
+        for name in asked:
+            score = crps_of_squares(one[name], other[name], truths[name][places[name]])
+            scores = scores + score / self.sources[name].scale
+        return scores
 
     def _draws(
         self,
@@ -215,7 +237,7 @@ class Alignment(nn.Module):
         """
         noise = self.noise_of(len(code), generator, code.device)
         draws = {}
-        for name, deviation in self.deviating(maps, code, pooled, noise, wanted).items():
+        for name, deviation in self.deviation(maps, code, pooled, noise, wanted).items():
             source = self.sources[name]
             clean = source.denormalise(likelihood_of(source).mean(centres[name] + deviation, source))
             draws[name] = source.normalise(grain.add(name, clean, generator))

@@ -24,7 +24,9 @@ from msvae.source import Source, SourceBatch, check_batch
 from msvae.subsets import one_of, random_half
 
 POOLED = 0.85  # share of training rows with the code that S pools to; the others have that of all but what is wanted
-DRAWN = 0.25  # share of the former that learn draws as well, as all others do
+#: Share of the former that learn draws as well, as all others do. They are never asked for, but have the same networks:
+#: with them draws of emoji score .0406, without .0428 (`docs/flow-measured.md`, Scenes).
+DRAWN = 0.25
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
 MEASURED_ROWS = 128  # that guidance is measured on: as many as elsewhere take minutes where images are large
 #: Rows of the last stage's batches where `training.batch_size` is 128: 4 for images of 64 x 64 pixels or more. In equal

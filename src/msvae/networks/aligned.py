@@ -29,7 +29,8 @@ class ConvPair(nn.Module):
 
 
 class PerCell(nn.Module):
-    """A 1x1 convolution: it can follow the edges that its maps have, but make none, at a fraction of a pair's cost."""
+    """A 1x1 convolution, at a fraction of a pair's cost: edges are those that its maps have. What sources that share it
+    draw differs by their smaller maps alone."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -64,17 +65,17 @@ class MapDrawer(nn.Module):
 
     Args:
         code: numbers of a token, of the code and of whatever else is told everywhere.
-        coarse: whether nothing new is drawn at full size, which is most of the work.
+        coarse: whether what is drawn at half the size is only laid on the largest maps (`PerCell`): half of the work.
     """
 
     def __init__(self, source: Source, width: int, code: int, conditions: int = 0, coarse: bool = False) -> None:
         super().__init__()
         sizes = channels_by_size(width)
         self.read_code = nn.ModuleList(nn.Conv2d(code, channels, 1) for channels in sizes[1:])
-        ways = itertools.pairwise(sizes)
-        self.pairs = nn.ModuleList(ConvPair(deep + flat, flat, conditions) for flat, deep in ways)
-        if coarse:
-            self.pairs[0] = PerCell(sizes[1] + sizes[0], sizes[0])
+        (flat, deep), *ways = itertools.pairwise(sizes)
+        largest = PerCell(deep + flat, flat) if coarse else ConvPair(deep + flat, flat, conditions)
+        smaller = (ConvPair(deep + flat, flat, conditions) for flat, deep in ways)
+        self.pairs = nn.ModuleList([largest, *smaller])
         self.head = nn.Conv2d(width, likelihood_of(source).raw_channels(source), 1)
 
     def forward(
