@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from msvae.flow.energy import crps_of_two, energy_score
+from msvae.flow.energy import energy_score, score_of_squares
 from msvae.priors import FittedMixture
 from msvae.priors import flow as fitted_flow
 from msvae.priors.flow import FittedFlow
@@ -120,16 +120,15 @@ def test_the_energy_score_is_least_for_the_truths_own_distribution() -> None:
         energy_score(noise[:1], truth)
 
 
-def test_the_crps_of_two_draws_is_the_energy_score_of_single_numbers() -> None:
-    """And its expectation for N(0, 1) and a truth y is y (2 P(y) - 1) + 2 p(y) - 1 / sqrt(pi)."""
-    one, other, truth = torch.randn(3, 50, generator=generator()).double()
-    ours = crps_of_two(one, other, truth)
-    assert ours.shape == truth.shape
-    theirs = energy_score(torch.stack([one, other])[..., None], truth[..., None])
-    torch.testing.assert_close(ours.mean(), theirs)
-    one, other = torch.randn(2, 200_000, generator=generator()).double()
+def test_the_score_of_single_pixels_is_the_energy_score_of_their_colours() -> None:
+    """And of one channel, for N(0, 1) and a truth y, its expectation is y (2 P(y) - 1) + 2 p(y) - 1 / sqrt(pi)."""
+    one, other, truth = torch.randn(3, 50, 4, 1, 1, generator=generator()).double()
+    theirs = energy_score(torch.stack([one, other]).flatten(2), truth.flatten(1))
+    torch.testing.assert_close(score_of_squares(one, other, truth) / 50, theirs / 2)  # root of the mean, not of the sum
+    one, other = torch.randn(2, 200_000, 1, 1, 1, generator=generator()).double()
     for y in (0.0, 0.8, -2.0):
         normal = torch.distributions.Normal(0.0, 1.0)
         below, density = float(normal.cdf(torch.tensor(y))), math.exp(float(normal.log_prob(torch.tensor(y))))
         expected = y * (2 * below - 1) + 2 * density - 1 / math.sqrt(math.pi)
-        assert float(crps_of_two(one, other, torch.full_like(one, y)).mean()) == pytest.approx(expected, abs=0.01)
+        found = float(score_of_squares(one, other, torch.full_like(one, y))) / len(one)
+        assert found == pytest.approx(expected, abs=0.01)

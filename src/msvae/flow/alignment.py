@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from msvae.errors import ConfigError
 from msvae.flow.autoencoders import rows_by_source
-from msvae.flow.energy import crps_of_squares
+from msvae.flow.energy import score_of_squares
 from msvae.flow.grain import Grain
 from msvae.likelihoods import CONTINUOUS, likelihood_of
 from msvae.networks.aligned import MapDrawer, MapReader
@@ -216,7 +216,7 @@ class Alignment(nn.Module):
         one, other = (self._draws(still, code, pooled, centres, asked, grain, generator) for _ in range(2))
         scores = code.new_zeros(())
         for name in asked:
-            score = crps_of_squares(one[name], other[name], truths[name][places[name]])
+            score = score_of_squares(one[name], other[name], truths[name][places[name]])
             scores = scores + score / self.sources[name].scale
         return scores
 

@@ -8,30 +8,29 @@ from torch import Tensor
 LARGER = 4  # each size of squares has so many times the side of the one before
 
 
-def crps_of_two(
-    one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"]:
-    """(|x - truth| + |x' - truth| - |x - x'|) / 2 of two draws, value by value.
-
-    Its expectation is the continuous ranked probability score: the energy score of a single number, least for the
-    truth's own distribution (Gneiting & Raftery 2007, section 4.2).
-    """
-    return ((one - truth).abs() + (other - truth).abs() - (one - other).abs()) / 2
-
-
-def crps_of_squares(
+def score_of_squares(
     one: Float[Tensor, "rows channels height width"],
     other: Float[Tensor, "rows channels height width"],
     truth: Float[Tensor, "rows channels height width"],
 ) -> Float[Tensor, ""]:
-    """Of two draws of each image, sum over the rows: mean over single values, and over the means of larger and larger
+    """Of two draws of each image, sum over the rows: mean over the pixels, and over the means of larger and larger
     squares, up to the whole image, by which its parts cannot be drawn against each other."""
-    side, scores = 1, [crps_of_two(one, other, truth)]
+    side, scores = 1, [_score_of_colours(one, other, truth)]
     while side < max(truth.shape[-2:]):
         side *= LARGER
         a, b, y = (F.avg_pool2d(images, side, ceil_mode=True) for images in (one, other, truth))  # at borders less
-        scores.append(crps_of_two(a, b, y))
+        scores.append(_score_of_colours(a, b, y))
     return torch.stack([score.flatten(1).mean(dim=1).sum() for score in scores]).mean()
+
+
+def _score_of_colours(one: Tensor, other: Tensor, truth: Tensor) -> Float[Tensor, "rows height width"]:
+    """(|x - truth| + |x' - truth| - |x - x'|) / 2 of two draws, pixel by pixel; |.| is the root of the mean square over
+    the channels. The energy score of a colour (Gneiting & Raftery 2007, section 4.3); of a single channel it is the
+    continuous ranked probability score. Scored channel by channel, colours were drawn that do not exist."""
+    away, other_away, apart = (
+        torch.linalg.vector_norm(gap, dim=1) for gap in (one - truth, other - truth, one - other)
+    )
+    return (away + other_away - apart) / 2 / truth.shape[1] ** 0.5
 
 
 def energy_score(draws: Float[Tensor, "draws rows size"], truth: Float[Tensor, "rows size"]) -> Float[Tensor, ""]:
