@@ -205,7 +205,7 @@ def test_an_existing_run_is_kept(msvae: Command, run: Path, tmp_path: Path) -> N
 
 def test_ctrl_c_saves_and_resume_goes_on(msvae: Command, tmp_path: Path) -> None:
     words = ["train", "colours", "--steps", "300", "-o", str(tmp_path / "run"), *SETTINGS]
-    command = [sys.executable, "-c", "from msvae.cli.main import main; main()", *words]
+    command = [sys.executable, "-m", "msvae", *words]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     log, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
     while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:
