@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from msvae.config import TrainingConfig
 from msvae.data.augment import augmented
 from msvae.data.base import Rows
-from msvae.likelihoods import likelihood_of
+from msvae.likelihoods import likelihood_of, mean_image
 from msvae.networks.aligned import ConvPair, channels_by_size
 from msvae.networks.pairs import input_channels, network_input
 from msvae.networks.precision import autocast_for
@@ -60,10 +60,7 @@ class UNet(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """The expected images of the wanted source, in its value range."""
-        likelihood = likelihood_of(self.wanted)
-        return torch.cat(
-            [self.wanted.denormalise(likelihood.mean(self.raw(part), self.wanted)) for part in images.split(256)]
-        )
+        return torch.cat([mean_image(self.raw(part), self.wanted) for part in images.split(256)])
 
 
 class Training:

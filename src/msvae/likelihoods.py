@@ -135,6 +135,11 @@ def likelihood_of(source: Source) -> Likelihood:
     return LIKELIHOODS[source.likelihood]
 
 
+def mean_image(raw: Tensor, source: Source) -> Tensor:
+    """The expected image of a decoder's raw output, in the source's value range."""
+    return source.denormalise(likelihood_of(source).mean(raw, source))
+
+
 def likelihood_scales(sources: Sequence[Source], choice: str | Mapping[str, float] = "largest") -> dict[str, float]:
     """How much the log-likelihood of each source counts, lam_m.
 

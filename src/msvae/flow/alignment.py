@@ -10,7 +10,7 @@ from msvae.errors import ConfigError
 from msvae.flow.autoencoders import rows_by_source
 from msvae.flow.energy import score_of_squares
 from msvae.flow.grain import Grain
-from msvae.likelihoods import CONTINUOUS, likelihood_of
+from msvae.likelihoods import CONTINUOUS, likelihood_of, mean_image
 from msvae.networks.aligned import MapDrawer, MapReader
 from msvae.networks.blocks import by_cell, by_channel, laid_out, lay_out
 from msvae.networks.pairs import by_trunk, condition_of, network_input, source_groups
@@ -163,8 +163,7 @@ class Alignment(nn.Module):
         raw = self.expected(maps, code, pooled, wanted)[name]
         if noise is not None and self.can_draw(name):
             raw = raw + self.deviation(maps, code, pooled, noise, wanted)[name]
-        source = self.sources[name]
-        return source.denormalise(likelihood_of(source).mean(raw, source))
+        return mean_image(raw, self.sources[name])
 
     def loss(
         self,
@@ -239,7 +238,7 @@ class Alignment(nn.Module):
         draws = {}
         for name, deviation in self.deviation(maps, code, pooled, noise, wanted).items():
             source = self.sources[name]
-            clean = source.denormalise(likelihood_of(source).mean(centres[name] + deviation, source))
+            clean = mean_image(centres[name] + deviation, source)
             draws[name] = source.normalise(grain.add(name, clean, generator))
         return draws
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from msvae.likelihoods import likelihood_of
+from msvae.likelihoods import likelihood_of, mean_image
 from msvae.networks.spatial import MapNetworks
 from msvae.source import Source, SourceBatch
 from msvae.subsets import rows_of_each
@@ -93,7 +93,7 @@ class Autoencoders(nn.Module):
     def image(self, name: str, latents: Float[Tensor, "rows latents"]) -> Tensor:
         """The expected image, in the source's value range."""
         source = self.sources[name]
-        return source.denormalise(likelihood_of(source).mean(self.decode({name: latents})[name], source))
+        return mean_image(self.decode({name: latents})[name], source)
 
     def losses(
         self, batch: SourceBatch, generator: Generator | None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from msvae.errors import SourceError
 from msvae.flow.sampler import sample
-from msvae.likelihoods import likelihood_of
+from msvae.likelihoods import mean_image
 from msvae.models.base import MultiSourceModel
 from msvae.models.joint import JointVAE
 from msvae.models.shared_flow import SharedFlow
@@ -64,7 +64,7 @@ class JointSource(SingleVae):
 
     def decode(self, latents: Float[Tensor, "rows latent"]) -> Tensor:
         raw = self.networks.decode(self.source.name, latents)
-        return self.source.denormalise(likelihood_of(self.source).mean(raw, self.source))
+        return mean_image(raw, self.source)
 
     def generate(self, noise: Float[Tensor, "rows noise"]) -> Tensor:
         return self.decode(noise)

@@ -15,7 +15,7 @@ from msvae.fusion import FusionSettings, build_fusion
 from msvae.fusion.barycenter import Barycenter
 from msvae.fusion.product import ProductOfExperts
 from msvae.fusion.separate import Separate
-from msvae.likelihoods import likelihood_of, likelihood_scales
+from msvae.likelihoods import likelihood_of, likelihood_scales, mean_image
 from msvae.models.base import Features, Mode, MultiSourceModel, Weights, check_mode
 from msvae.models.streaming import streamed_loss
 from msvae.networks import SourceNetworks
@@ -258,7 +258,7 @@ class JointVAE(MultiSourceModel):
             index = self.source_names.index(name)
             source = self.sources[index]
             raw = self.networks.decode(name, self._code_of(index, shared, private[:, index]))
-            images[name] = source.denormalise(likelihood_of(source).mean(raw, source))
+            images[name] = mean_image(raw, source)
         return SourceBatch.complete(images)
 
     def draw(
