@@ -66,6 +66,12 @@ def flow_config(data: str, steps: Mapping[str, int], seed: int, settings: Mappin
     return run_config(data, "flow", settings={**fixed, **settings, **lengths})
 
 
+def name_of(flow: FlowConfig) -> str:
+    """What its measured steps are kept under: wider maps are another method, beside that of the usual width."""
+    usual = FlowConfig.model_fields["aligned_width"].default
+    return "flow" if flow.aligned_width == usual else f"flow, {flow.aligned_width} channels"
+
+
 def table_of(data: str, budget: float, real: Mapping[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page of benchmarks shows."""
     shown = [*rows, *({"method": "*real rows*", "direction": name, "figures": seen} for name, seen in real.items())]
@@ -163,16 +169,18 @@ def main() -> None:
         alike = method == "unet" or arguments.steps_from is not None or known.get("rows") == batches
         return alike and _agrees(known["model"], model[method])
 
-    shown_as = {"flow": "flow, favoured" if flow.favoured else "flow", "unet": "unet"}
+    measured_as = {"flow": name_of(flow), "unet": unet}
+    shown_as = {"flow": measured_as["flow"] + (", favoured" if flow.favoured else ""), "unet": "unet"}
     for method in methods:
-        known = calibration.entries.get(unet if method == "unet" else "flow")
+        known = calibration.entries.get(measured_as[method])
         if not arguments.calibrate and known and is_measured(method, known):
             continue
         if method == "unet":
             facts = {"batch_size": UNET_ROWS, "model": None}
             calibrate_loop(calibration, unet, lambda: partial(training().advance, UNHURRIED), **facts)
         else:
-            calibrate(calibration, "flow", lambda s: flow_config(arguments.data, s, arguments.seed, settings))
+            config_of = partial(flow_config, arguments.data, seed=arguments.seed, settings=settings)
+            calibrate(calibration, measured_as[method], config_of)
     if arguments.calibrate:
         return
     path = arguments.results / f"translation-{arguments.data}-{budget:g}s.json"
@@ -182,7 +190,7 @@ def main() -> None:
     content.setdefault("real", {})[f"{given}->{wanted}"] = judge.real()
     for method in methods:
         shares = shares_of(flow) if method == "flow" and flow.aligned else {}
-        steps = calibration.steps(unet if method == "unet" else "flow", budget, shares)
+        steps = calibration.steps(measured_as[method], budget, shares)
         key = {"method": shown_as[method], "direction": f"{given}->{wanted}", "seed": arguments.seed}
         training_settings = how[method].model_dump(mode="json", exclude={"steps", "stage_steps"})
         settings_of = {
@@ -201,7 +209,8 @@ def main() -> None:
             figures, parameters = judge.network(network), network.parameters()
         else:
             config = flow_config(arguments.data, steps, arguments.seed, settings)
-            folder = arguments.runs / path.stem / f"{shown_as[method].replace(', ', '-')}-seed{arguments.seed}"
+            shown = shown_as[method].replace(",", "").replace(" ", "-")
+            folder = arguments.runs / path.stem / f"{shown}-seed{arguments.seed}"
             trained = trained_past_gates(config, folder, again=arguments.again, display=progress()).model
             figures, parameters = judge.model(trained, arguments.seed), trained.parameters()
         row = {**key, **facts, "steps": sum(steps.values()), "parameters": sum(p.numel() for p in parameters)}
