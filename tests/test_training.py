@@ -511,8 +511,16 @@ def test_the_budget_meter_divides_what_is_left_by_the_mean_step() -> None:
     answers = [patient.add(2.0) for _ in range(25)]
     assert answers[:24] == [None] * 24
     assert answers[24] == 7 + 25 + int((1000 - 100 - 50) / 2)
-    assert BudgetMeter(1.0).add(0.9) == 1
-    assert [BudgetMeter(1.0, least=least).add(0.9) for least in (0, 40)] == [1, 40]
+    assert [BudgetMeter(1.0, least=least).add(1.1) for least in (0, 40)] == [1, 40]
+
+
+def test_the_budget_meter_is_not_misled_by_what_allocates_or_came_before() -> None:
+    slow_at_first = BudgetMeter(10.0, count=20)
+    assert [slow_at_first.add(seconds) for seconds in [3.5] + [0.02] * 7][7] == 8 + int((10 - 3.64) / 0.02)
+    after_coding = BudgetMeter(18.0, spent=6.0)
+    assert [after_coding.add(0.05) for _ in range(8)] == [None] * 7 + [8 + int((18 - 6.4) / 0.05)]
+    hardly_a_step = BudgetMeter(1.0)
+    assert [hardly_a_step.add(0.9) for _ in range(2)] == [None, 2]
 
 
 def test_seeds_of_different_purposes_differ() -> None:

@@ -9,7 +9,7 @@ from msvae.metrics.coherence import (
 )
 from msvae.metrics.frechet import Moments, frechet_distance, frechet_of_moments
 from msvae.metrics.local_fit import local_fit
-from msvae.metrics.pixels import PixelQuality, joined_quality, pixel_quality
+from msvae.metrics.pixels import PixelQuality, joined_quality, nearness, pixel_quality
 from msvae.metrics.probe import linear_probe
 from msvae.metrics.retrieval import Retrieval, retrieval
 from msvae.metrics.spread import correlation_of_deviations, spread_to_error
@@ -28,6 +28,7 @@ __all__ = [
     "joint_coherence",
     "linear_probe",
     "local_fit",
+    "nearness",
     "pixel_quality",
     "retrieval",
     "spread_to_error",

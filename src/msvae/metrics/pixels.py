@@ -28,22 +28,32 @@ class PixelQuality:
     accuracy: float | None = None
 
 
+def nearness(
+    images: Float[Tensor, "rows *shape"], truth: Float[Tensor, "rows *shape"], source: Source
+) -> Float[Tensor, " rows"]:
+    """PSNR of every image (dB, at most 100); of class numbers the share of right pixels."""
+    if source.categories is not None:
+        return (images.round() == truth.round()).flatten(1).float().mean(dim=1)
+    images, truth = source.normalise(images), source.normalise(truth)
+    dimensions = tuple(range(1, truth.dim()))
+    psnr = peak_signal_noise_ratio(images, truth, data_range=1.0, reduction="none", dim=dimensions)
+    return psnr.reshape(len(truth)).clamp(max=BEST_PSNR)
+
+
 def pixel_quality(
     images: Float[Tensor, "rows *shape"], truth: Float[Tensor, "rows *shape"], source: Source
 ) -> PixelQuality:
     """Images against the truth, both in the source's value range, with that range as the peak."""
+    near = float(nearness(images, truth, source).mean())
     if source.categories is not None:
-        return PixelQuality(accuracy=float((images.round() == truth.round()).float().mean()))
-    images, truth = source.normalise(images), source.normalise(truth)
-    dimensions = tuple(range(1, truth.dim()))
-    psnr = peak_signal_noise_ratio(images, truth, data_range=1.0, reduction="none", dim=dimensions)
-    decibels = float(psnr.clamp(max=BEST_PSNR).mean())
+        return PixelQuality(accuracy=near)
     if not source.is_image or min(source.shape[1:]) < SMALLEST_FOR_SSIM:
-        return PixelQuality(decibels)
+        return PixelQuality(near)
+    images, truth = source.normalise(images), source.normalise(truth)
     deviation = 1.5 if min(source.shape[1:]) >= 16 else 0.7  # the usual 11-pixel window does not fit tiny images
     ssim = structural_similarity_index_measure(images, truth, sigma=deviation, data_range=1.0)
     assert isinstance(ssim, Tensor)
-    return PixelQuality(decibels, float(ssim))
+    return PixelQuality(near, float(ssim))
 
 
 def joined_quality(parts: Sequence[tuple[PixelQuality, int]]) -> PixelQuality:

@@ -8,13 +8,16 @@ RUN/checkpoints/step-00000120/
     training.safetensors                    raw weights and optimiser, to go on with training
 """
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,8 +25,9 @@ from torch import Tensor
 from msvae.config import RunConfig, parse
 from msvae.errors import CheckpointError, ConfigError
 from msvae.source import Source
-from msvae.training.files import read_json, sha256, unambiguous, write_folder, write_json
+from msvae.training.files import read_json, refuse_unwritable, sha256, unambiguous, write_folder, write_json
 
+log = logging.getLogger("msvae.training")
 FORMAT_VERSION = 2  # in 1 flows had no sampler
 KEPT_CHECKPOINTS = 2
 MODEL_FILE, TRAINING_FILE, MANIFEST = "model.safetensors", "training.safetensors", "checkpoint.json"
@@ -66,17 +70,9 @@ class RunFolder:
         """Start a new run.
 
         Raises:
-            CheckpointError: if the folder exists and is not empty.
+            CheckpointError: see `refuse_taken`.
         """
-        if self.path.is_file():
-            raise CheckpointError(f"{self.path} is a file; a run needs a folder.")
-        if self.path.exists() and any(self.path.iterdir()):
-            if (self.path / "config.json").exists():
-                raise CheckpointError(
-                    f"The folder {self.path} already holds a run. Go on with it (msvae train --resume {self.path}), "
-                    "or choose another one (--out)."
-                )
-            raise CheckpointError(f"The folder {self.path} is not empty and holds no run. Choose another one (--out).")
+        self.refuse_taken()
         write_json(
             self.path / "config.json",
             {
@@ -87,6 +83,42 @@ class RunFolder:
                 **description,
             },
         )
+
+    def refuse_taken(self) -> None:
+        """Ask before long work whether a new run can begin here.
+
+        Raises:
+            CheckpointError: if the folder exists and is not empty, or nothing can be written there.
+        """
+        if self.path.is_file():
+            raise CheckpointError(f"{self.path} is a file; a run needs a folder.")
+        if self.path.exists() and any(self.path.iterdir()):
+            if (self.path / "config.json").exists():
+                raise CheckpointError(
+                    f"The folder {self.path} already holds a run. Go on with it (msvae train --resume {self.path}), "
+                    "or choose another one (--out)."
+                )
+            raise CheckpointError(f"The folder {self.path} is not empty and holds no run. Choose another one (--out).")
+        refuse_unwritable(next(folder for folder in (self.path, *self.path.absolute().parents) if folder.is_dir()))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While a process trains in the folder, no other one does: each would delete what the other writes.
+
+        Raises:
+            CheckpointError: if another process does.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise CheckpointError(f"Another process is training in {self.path}.") from None
+        except (OSError, NotImplementedError):  # a disk that is full, or knows no locks
+            log.debug("No lock in %s.", self.path)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def description(self) -> dict[str, Any]:
         """The whole content of config.json.

@@ -3,7 +3,7 @@
 Each gate is a function of a model and validation rows; it asks through the contract of every model.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from msvae.data.base import Rows
-from msvae.metrics import linear_probe, pixel_quality
+from msvae.metrics import linear_probe, nearness
 from msvae.models.base import MultiSourceModel
 from msvae.models.flow_parts import FlowParts
 from msvae.models.stages import rows_at_once
-from msvae.source import SourceBatch
+from msvae.source import Source, SourceBatch
 
 GATE_ROWS = 1000
 GENERATED_ROWS = 256
@@ -61,26 +61,30 @@ def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: C
         index = usable.nonzero().squeeze(1)[:GATE_ROWS]
         if len(index) < 2:
             continue
-        answers, shown = [], []
+        mean = _mean_image((batch.values[source.name] for batch in _batches(model, rows, index)), source)
+        answered, trivially = [], []
         for batch in _batches(model, rows, index):
-            answers.append(model.sample(batch.select(known), [source.name], mode="mean").values[source.name].to("cpu"))
-            shown.append(batch.values[source.name].to("cpu"))
-        images, truth = torch.cat(answers), torch.cat(shown)
-        mean = truth.mode(dim=0).values if source.categories else truth.mean(dim=0)
-        mine, trivial = (
-            quality.accuracy if source.categories else quality.psnr
-            for quality in (
-                pixel_quality(images, truth, source),
-                pixel_quality(mean.expand_as(truth).contiguous(), truth, source),
-            )
-        )
-        assert mine is not None
-        assert trivial is not None
+            truth = batch.values[source.name]
+            answer = model.sample(batch.select(known), [source.name], mode="mean").values[source.name]
+            answered.append(nearness(answer, truth, source).to("cpu"))
+            trivially.append(nearness(mean.expand_as(truth), truth, source).to("cpu"))
+        mine, trivial = (float(torch.cat(found).mean()) for found in (answered, trivially))
         figures[f"{'accuracy' if source.categories else 'psnr'}/{source.name}"] = mine
         if mine <= trivial:
             worse.append(f"{source.name} {mine:.2f} against {trivial:.2f}")
     failure = f"{what} is no better than the mean image ({', '.join(worse)})." if worse else None
     return Gate(figures, failure)
+
+
+def _mean_image(parts: Iterable[Tensor], source: Source) -> Tensor:
+    """Of images that come in parts; of class numbers each pixel's most frequent one."""
+    if source.categories:
+        counts = [
+            torch.stack([(part.round() == kind).sum(dim=0) for kind in range(source.categories)]) for part in parts
+        ]
+        return torch.stack(counts).sum(dim=0).argmax(dim=0).float()
+    sums, counts = zip(*((part.double().sum(dim=0), len(part)) for part in parts), strict=True)
+    return (torch.stack(sums).sum(dim=0) / sum(counts)).float()
 
 
 @torch.no_grad()

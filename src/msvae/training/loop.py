@@ -16,7 +16,7 @@ from msvae.data.augment import augmented, changes_anything
 from msvae.data.base import Rows
 from msvae.errors import GateError, Interrupted
 from msvae.models.base import Loss, MultiSourceModel
-from msvae.models.stages import RowSource, Stage
+from msvae.models.stages import RowSource, Stage, rows_at_once
 from msvae.training.augmented_rows import AugmentedRows
 from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import RunFolder
@@ -77,8 +77,8 @@ def fit(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     state = TrainingState(model, averaged, optimizer, accelerator, run)
     plan = StagePlan(model.stages, config, len(train))
-    if validation is not None:  # files lie sorted, often by class, and of many rows the first ones are looked at
-        validation = validation.take(BatchOrder(len(validation), 1, config.seed).some(len(validation)))
+    if validation is not None:
+        validation = _watched(validation, config, display)
     step, seconds = 0, 0.0
     if resume:
         checkpoint = state.restore()
@@ -90,7 +90,11 @@ def fit(
     changes = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
 
-    with shown(display, title, plan.total), _stop_signals() as stop, kept_random_state():
+    rows: RowSource = train
+    with run.alone(), shown(display, title, plan.total, step), _stop_signals() as stop, kept_random_state():
+        unjudged = plan.last_trained()
+        if unjudged is not None and not any(record.get("gate") == unjudged.name for record in log.records()):
+            _check_gate(averaged.model, unjudged, validation, log, step, run, display)  # its process was killed
         for stage in plan.left():
             for part in (model, averaged.model):
                 part.enter_stage(stage.name)
@@ -154,7 +158,8 @@ def fit(
                     shown_figures = {**plan.tag(stage), **_shown_figures(figures, order.batch_size / took)}
                     display.update(step, plan.total, shown_figures)
                 if validation is not None and _validation_is_due(local + 1, length, len(plan.stages)):
-                    validated = _validate(averaged.model, validation, config, accelerator.device)
+                    most = max(stage.least_rows, min(config.batch_size, rows_at_once(model.sources)))
+                    validated = _validate(averaged.model, validation, config.seed, max(most, 16), accelerator.device)
                     named = {f"validation/{name}": value for name, value in validated.items()}
                     log.append({"step": step, **plan.tag(stage), **named})
                 if stop.is_set():
@@ -177,13 +182,28 @@ def fit(
                 plan.finish(stage, seconds)
                 state.save(step, plan, seconds)
                 _check_gate(averaged.model, stage, validation, log, step, run, display)
+            rows = train  # what the stage has computed is let go before the next one computes its own
 
-    trained = averaged.model.eval()
-    if measure:
-        order = BatchOrder(len(train), 1, config.seed)
-        trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
-    state.save(step, plan, seconds, finished=True)
+        trained = averaged.model.eval()
+        if measure:
+            order = BatchOrder(len(train), 1, config.seed)
+            trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
+        state.save(step, plan, seconds, finished=True)
+        if stop.is_set():
+            raise Interrupted(f"Stopped after the last step; the training is finished, and saved in {run.path}.")
     return trained
+
+
+def _watched(validation: Rows, config: TrainingConfig, display: Display) -> Rows | None:
+    """Validation rows that have a source, in no order: files lie sorted, often by class, and of many the first ones are
+    looked at."""
+    order = BatchOrder(len(validation), 1, config.seed).some(len(validation))
+    some = torch.stack(list(validation.present.values())).any(dim=0)
+    order = order[some[order]]
+    if not len(order):
+        display.note("No validation row has any of the sources: neither losses nor gates are looked at.")
+        return None
+    return validation.take(order)
 
 
 def _rows_of(stage: Stage, model: MultiSourceModel, train: Rows, config: TrainingConfig) -> RowSource:
@@ -248,16 +268,15 @@ def _validation_is_due(step: int, total: int | None, stages: int) -> bool:
 
 
 @torch.no_grad()
-def _validate(model: Any, rows: Rows, config: TrainingConfig, device: torch.device) -> dict[str, float]:
+def _validate(model: Any, rows: Rows, seed: int, at_once: int, device: torch.device) -> dict[str, float]:
     """The loss on validation rows, with the averaged weights and the same noise every time."""
-    generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "validation", 0))
+    generator = torch.Generator(device).manual_seed(derived_seed(seed, "validation", 0))
     was_training = model.training
     model.eval()
     index = torch.arange(min(len(rows), VALIDATION_ROWS))
-    index = index[torch.stack([present[index] for present in rows.present.values()]).any(dim=0)]
-    losses = [model.loss(rows.batch(part).to(device), generator) for part in index.split(max(config.batch_size, 16))]
+    losses = [model.loss(rows.batch(part).to(device), generator) for part in index.split(at_once)]
     model.train(was_training)
-    return _figures(losses) if losses else {}
+    return _figures(losses)
 
 
 @contextmanager

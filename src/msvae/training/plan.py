@@ -51,6 +51,11 @@ class StagePlan:
         """The stages that are not finished."""
         return (stage for stage in self.stages if stage.name not in self.finished)
 
+    def last_trained(self) -> Stage | None:
+        """The stage that was finished last, if it took any steps."""
+        done = [stage for stage in self.stages if stage.name in self.finished]
+        return done[-1] if done and self.lengths[done[-1].name] else None
+
     def length(self, stage: Stage) -> int | None:
         return self.lengths.get(stage.name)
 

@@ -17,18 +17,18 @@ T = TypeVar("T")
 class Display(Protocol):
     """Where training and evaluation tell how far they are."""
 
-    def start(self, title: str, total: int | None) -> None: ...
+    def start(self, title: str, total: int | None, done: int = 0) -> None: ...
     def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None: ...
-    def finish(self) -> None: ...
+    def finish(self, whole: bool = True) -> None: ...
     def note(self, text: str) -> None: ...
 
 
 class Quiet:
     """Shows nothing."""
 
-    def start(self, title: str, total: int | None) -> None: ...
+    def start(self, title: str, total: int | None, done: int = 0) -> None: ...
     def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None: ...
-    def finish(self) -> None: ...
+    def finish(self, whole: bool = True) -> None: ...
     def note(self, text: str) -> None: ...
 
 
@@ -38,14 +38,15 @@ class PlainLines:
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def start(self, title: str, total: int | None) -> None:
-        self.title, self.began = title, time.monotonic()
+    def start(self, title: str, total: int | None, done: int = 0) -> None:
+        self.title, self.before, self.began = title, done, time.monotonic()
         self.next_line = self.began + PLAIN_INTERVAL_SECONDS / 5
         self.last = ""
 
     def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None:
         now = time.monotonic()
-        left = "" if not total or not done else f", {_clock((now - self.began) / done * (total - done))} left"
+        new = done - self.before
+        left = f", {_clock((now - self.began) / new * (total - done))} left" if total and new > 0 else ""
         shown = " ".join(f"{name} {value}" for name, value in figures.items())
         self.last = f"{self.title}: {done}/{total or '?'} {shown}{left}"
         if now >= self.next_line:
@@ -53,10 +54,10 @@ class PlainLines:
             self.note(self.last)
             self.last = ""
 
-    def finish(self) -> None:
+    def finish(self, whole: bool = True) -> None:
         if self.last:
             self.note(self.last)
-        self.note(f"{self.title}: done in {_clock(time.monotonic() - self.began)}")
+        self.note(f"{self.title}: {'done in' if whole else 'stopped after'} {_clock(time.monotonic() - self.began)}")
 
     def note(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
@@ -68,7 +69,7 @@ class LiveBar:
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def start(self, title: str, total: int | None) -> None:
+    def start(self, title: str, total: int | None, done: int = 0) -> None:
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=16),
@@ -79,14 +80,14 @@ class LiveBar:
             console=self.console,
         )
         self.progress.start()
-        self.task = self.progress.add_task(title, total=total, figures="")
+        self.task = self.progress.add_task(title, total=total, completed=done, figures="")
 
     def update(self, done: int, total: int | None, figures: Mapping[str, str]) -> None:
         names = list(figures) if self.console.width >= ROOMY_COLUMNS else [*list(figures)[:1], *list(figures)[-1:]]
         shown = "  ".join(f"{name} {figures[name]}" for name in dict.fromkeys(names))
         self.progress.update(self.task, completed=done, total=total, figures=shown)
 
-    def finish(self) -> None:
+    def finish(self, whole: bool = True) -> None:
         self.progress.stop()
 
     def note(self, text: str) -> None:
@@ -99,13 +100,19 @@ def display_for(console: Console) -> Display:
 
 
 @contextmanager
-def shown(display: Display, title: str, total: int | None) -> Iterator[None]:
-    """A stretch of work that always closes its bar, whatever happens in it."""
-    display.start(title, total)
+def shown(display: Display, title: str, total: int | None, done: int = 0) -> Iterator[None]:
+    """A stretch of work that always closes its bar, whatever happens in it.
+
+    Args:
+        done: how much of it was done before.
+    """
+    display.start(title, total, done)
     try:
         yield
-    finally:
-        display.finish()
+    except BaseException:
+        display.finish(whole=False)
+        raise
+    display.finish()
 
 
 def tracked(items: Iterable[T], display: Display, title: str, total: int) -> Iterator[T]:

@@ -16,8 +16,9 @@ from msvae.models import MultiSourceModel, SharedFlow, build_model
 from msvae.networks.pairs import Pair
 from msvae.training.checkpoint import Checkpoint, RunFolder
 from msvae.training.content_kind import with_content, with_known_content
-from msvae.training.devices import chosen_precision, device_named, kept_random_state, training_device
+from msvae.training.devices import accelerator_for, chosen_precision, device_named, kept_random_state, training_device
 from msvae.training.loop import fit
+from msvae.training.plan import StagePlan
 from msvae.training.progress import Display, Quiet, teller
 from msvae.training.renderer_kind import with_known_renderer
 from msvae.training.schedule import derived_seed
@@ -75,12 +76,14 @@ def train_run(
         CheckpointError: if the folder exists, and everything that `fit` raises.
     """
     folder = RunFolder(out)
+    folder.refuse_taken()
     _refuse_contradictions(config)
     training = config.training.model_copy(update={"precision": chosen_precision(config.training)})
     named = config.data if data is None else config.data.model_copy(update={"name": data.name, "options": {}})
     if data is None and names_own_data(named.name):
         named = named.model_copy(update={"name": str(Path(named.name).expanduser().resolve())})
     config = config.model_copy(update={"training": training, "data": named})
+    config = _with_whole_paths(config)
     rows = _rows(data, config, display)
     base = _base(config)
     if base is not None:
@@ -90,6 +93,8 @@ def train_run(
     config = with_known_renderer(config, display or Quiet())
     model = _fresh_model(rows, config, networks)
     _refuse_rows(rows, model, config.model.method)
+    StagePlan(model.stages, training, len(rows.split("train")))  # refuses lengths of stages that there are not
+    accelerator_for(training)  # and devices
     _inherit(model, base)
     folder.create(
         config,
@@ -223,6 +228,16 @@ def _rows(own: DataSet | None, config: RunConfig, display: Display | None = None
     return prepared(own, config.data)
 
 
+def _with_whole_paths(config: RunConfig) -> RunConfig:
+    """Other runs by their whole paths, as data is named: a run may be resumed from anywhere."""
+    model = config.model
+    if not isinstance(model, FlowConfig):
+        return config
+    named = {"reuse": model.reuse, "extends": model.extends}
+    whole = {key: str(Path(path).expanduser().resolve()) for key, path in named.items() if path is not None}
+    return config.model_copy(update={"model": model.model_copy(update=whole)})
+
+
 def _refuse_contradictions(config: RunConfig) -> None:
     """Settings that no single one of them makes wrong."""
     model = config.model
@@ -238,8 +253,11 @@ def _refuse_rows(data: DataSet, model: MultiSourceModel, method: str) -> None:
     """Rows that the model cannot be trained on.
 
     Raises:
-        DataError: for a source that no training row has, or rows that lack sources where none may.
+        DataError: for a source that no training row has, rows that lack sources where none may, or rows of one source
+            each where the method learns from pairs.
     """
+    if isinstance(model, SharedFlow):
+        _refuse_unpaired(data, model)
     for split, rows in data.splits.items():
         present = torch.stack([rows.present[name] for name in model.source_names])
         never = ~present.any(dim=1)
@@ -254,6 +272,19 @@ def _refuse_rows(data: DataSet, model: MultiSourceModel, method: str) -> None:
                 f"The method {method!r} needs complete rows; {int(lacking.sum())} of the {len(rows)} rows of {split!r} "
                 f"lack a source, first row {row} ({', '.join(lost)}). `msvae methods` tells which methods do not."
             )
+
+
+def _refuse_unpaired(data: DataSet, model: SharedFlow) -> None:
+    """The shared code is learnt from rows of two sources or more; of added sources each has to be in one."""
+    present = torch.stack([data.split("train").present[name] for name in model.source_names])
+    paired = (present & (present.sum(dim=0) > 1)).any(dim=1)
+    alone = [name for name, has in zip(model.source_names, paired.tolist(), strict=True) if not has]
+    added = [name for name in alone if name in model.config.trained]
+    if len(present) > 1 and (added or not bool(paired.any())):
+        raise DataError(
+            f"No training row of {data.name!r} has source {(added or alone)[0]!r} beside another one, and what sources "
+            "share is learnt from such rows. Do the names of their files fit?"
+        )
 
 
 def _fresh_model(data: DataSet, config: RunConfig, networks: Mapping[str, Pair] | None) -> MultiSourceModel:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 FINAL_RATE_SHARE = 0.01
-SKIPPED_STEPS = 5
+SKIPPED_STEPS, FEWEST_MEASURED = 5, 3
 
 
 def derived_seed(seed: int, purpose: str, number: int) -> int:
@@ -102,7 +102,7 @@ class BudgetMeter:
         budget: seconds of training, those of the measurement included.
         step, spent: steps and seconds that were taken before, by a run stopped while it was measuring.
         count: steps that are measured, at least 20; the very first ones, which allocate and compile, do not count.
-            Measuring ends early once it has taken 30 % of the budget.
+            Measuring ends early once 30 % of the budget are gone and a few steps have been measured, or all of it is.
         least: steps that are taken however slow they are.
     """
 
@@ -115,9 +115,11 @@ class BudgetMeter:
         """Tell how long a step took; returns the run's number of steps once it is known."""
         self._times.append(seconds)
         spent = self.spent + sum(self._times)
-        if len(self._times) < SKIPPED_STEPS + self.count and spent < 0.3 * self.budget:
+        counted = self._times[SKIPPED_STEPS:]
+        enough = self.count if spent < 0.3 * self.budget else FEWEST_MEASURED
+        if len(counted) < enough and spent < self.budget:
             return None
-        counted = self._times[SKIPPED_STEPS:] or self._times
+        counted = counted or self._times[-1:]
         per_step = sum(counted) / len(counted)
         steps = self.step + len(self._times) + int(max(0.0, self.budget - spent) / per_step)
         return max(steps, self.least)

@@ -34,7 +34,7 @@ class TrainingState:
         """Write a checkpoint, unless a weight is not finite."""
         for name, parameter in self.parameters.items():
             if not bool(torch.isfinite(parameter).all()):
-                raise NonFiniteError(non_finite_text(f"the weights {name}", step, self.run))
+                raise NonFiniteError(non_finite_text(f"the weights {name}", step - 1, self.run))
         scaler = self.accelerator.scaler
         extra = {
             "averaged": self.averaged.steps,
