@@ -56,6 +56,41 @@ def test_fusion_identities_of_all_rules(rule: str, mode: msvae.models.base.Mode)
         torch.testing.assert_close(one_hot.values["b"], rebuilt)
 
 
+def test_a_small_weight_changes_little() -> None:
+    """The autoencoder's loss does not come all at once: untrained, it is as large as the images."""
+    model = aligned()
+    batch = random_batch(model)
+    without, little, half = (
+        model.sample(batch, ["a"], weights={"a": share, "b": 1.0}, mode="mean").values["a"]
+        for share in (0.0, 1e-4, 1.0)
+    )
+    assert float((little - without).abs().max()) < 1e-3
+    assert float((half - without).abs().max()) > 0.05
+
+
+def test_added_sources_are_drawn_and_read() -> None:
+    sources = [Source(name, (3, 9, 8)) for name in NAMES]
+    new = {"added": ("c",), "trained": ("c",), "favoured": {"c->a": 0.2, "a->b": 0.2}}
+    model = tiny_model("flow", sources, **ALIGNED, **new)
+    assert isinstance(model, AlignedFlow)
+    assert len(model.favoured) == 1  # the other teaches nothing
+    present = torch.ones(3, 1000, dtype=torch.bool)
+    given, target = model._asked(present, generator())
+    assert bool((target[2] | given[2]).all())
+    assert float(target[2].float().mean()) > 0.2
+    assert float(given[2].float().mean()) > 0.2
+    model.enter_stage("alignment")
+    model.loss(random_batch(model, rows=32), generator()).total.backward()
+    learns = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and bool(parameter.grad.any())
+    }
+    assert all(".of_c." in name for name in learns)
+    for part in ("readers", "drawers", "deviations"):
+        assert any(name.startswith(f"alignment.{part}.") for name in learns), part
+
+
 def test_maps_are_mixed_with_softmax_of_logits_and_log_weights() -> None:
     model = aligned()
     batch, alignment = random_batch(model), model.alignment
@@ -411,6 +446,7 @@ def test_the_stage_learns_where_things_are_resumes_and_takes_another_source(
     )
     grown = open_run(more.folder.path).model
     assert grown.source_names == NAMES
+    assert {"psnr/a", "psnr/b", "psnr/c"} <= set(looked(grown, data.split("validation")).figures)
     for name, value in model.state_dict().items():
         assert torch.equal(
             value, grown.state_dict()[name][: len(value)] if name == "spread" else grown.state_dict()[name]

@@ -128,7 +128,9 @@ def fuse(
         return {"fused": _blended(model, batch, chosen, by)}
     if by not in model.latent_rules:
         raise ConfigError(unknown("fusion rule", by, [*BLENDS, *model.latent_rules]))
-    return model.sample(batch, model.wanted(to), weights=chosen, mode="mean", rule=by).to("cpu").values
+    generator = _generator(model, 0)  # of `appearance` in rows without any source
+    fused = model.sample(batch, model.wanted(to), weights=chosen, mode="mean", rule=by, generator=generator)
+    return fused.to("cpu").values
 
 
 def usual_rule(model: MultiSourceModel, usual: str) -> str:
@@ -265,7 +267,8 @@ def features(run: Asked, given: Given) -> Features:
 
 
 def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> Tensor:
-    """log p of the given images together, in nats for each row: a lower bound in expectation.
+    """log p of the given images together, in nats for each row: a lower bound in expectation. The density is that of
+    images normalised to [0, 1], whatever the sources' value ranges.
 
     Args:
         samples: codes drawn for each row. For a joint VAE they are importance-weighted, and the bound tightens with

@@ -15,10 +15,10 @@ from msvae.config import FlowConfig
 from msvae.flow.alignment import Alignment
 from msvae.flow.autoencoders import rows_by_source
 from msvae.flow.converter import log_of
-from msvae.flow.favoured import directions, favour
+from msvae.flow.favoured import Direction, directions, favour
 from msvae.models.base import Loss, Mode, Weights, check_mode
 from msvae.models.shared_flow import SharedFlow
-from msvae.models.stages import RowSource, Stage, rows_at_once
+from msvae.models.stages import RowSource, Stage
 from msvae.networks.precision import without_gradient
 from msvae.source import Source, SourceBatch, check_batch
 from msvae.subsets import one_of, random_half
@@ -28,6 +28,9 @@ POOLED = 0.85  # share of training rows with the code that S pools to; the other
 #: with them draws of emoji score .0406, without .0428 (`docs/flow-measured.md`, Scenes).
 DRAWN = 0.25
 SINGLE = 0.5  # share of training rows with one given source, beside those where chance leaves one
+#: Of maps that are drawn together. It does not depend on how many sources there are, by which answers would be rounded
+#: otherwise once one is added.
+PIXELS_ANSWERED = 131_072
 MEASURED_ROWS = 128  # that guidance is measured on: as many as elsewhere take minutes where images are large
 #: Rows of the last stage's batches where `training.batch_size` is 128: 4 for images of 64 x 64 pixels or more. In equal
 #: time many small steps learn far more than few large ones.
@@ -52,7 +55,12 @@ class AlignedFlow(SharedFlow):
             sources, config.aligned_width, self.content.slots, config.code, config.shared_trunk, config.added
         )
         asked = directions(config.favoured, self.source_names)
-        self.favoured = [one for one in asked if self.source_names[one.wanted] in self.trained_sources]
+        self.favoured = [one for one in asked if self._teaches(one)]
+
+    def _teaches(self, question: Direction) -> bool:
+        """Whether a source whose networks are trained is drawn, or read."""
+        asked = {self.source_names[place] for place in (*question.given, question.wanted)}
+        return not asked.isdisjoint(self.trained_sources)
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -108,6 +116,7 @@ class AlignedFlow(SharedFlow):
             return nothing, nothing
         kind = torch.rand(len(batch), generator=generator, device=self.device)
         pooled, drawn = kind < POOLED, (kind < DRAWN * POOLED) | (kind >= POOLED)
+        drawn = drawn & (target & self._is_new).any(dim=0)  # what the way up of a frozen source draws teaches nothing
         told = torch.where(pooled, given, ~target)
         with without_gradient():
             code = self._whole(self.content.evidence(batch.restricted(told, self.source_names)))
@@ -118,11 +127,13 @@ class AlignedFlow(SharedFlow):
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
     ) -> tuple[Bool[Tensor, "sources rows"], Bool[Tensor, "sources rows"]]:
         """What each row is given and asked: a random source, drawn on random others, on one alone in most rows (the
-        hardest question, and the cheapest), or else what is favoured."""
+        hardest question, and the cheapest), or else what is favoured. Where sources are added to a trained model one of
+        them is drawn, or read."""
         given = random_half(present, generator)
         single = torch.rand(present.shape[1], generator=generator, device=self.device) < SINGLE
         given = torch.where(single, one_of(given, generator), given)
-        target = self._one_trained(present & ~given, generator)
+        teaches = self._is_new | (given & self._is_new).any(dim=0)
+        target = one_of(present & ~given & teaches, generator)
         return favour(self.favoured, given, target, present, generator)
 
     def decode(
@@ -150,7 +161,8 @@ class AlignedFlow(SharedFlow):
         """What is wanted, drawn on what the other given sources show, mixed by their weights.
 
         A given source that is wanted comes back as its autoencoder sees it; with weights, as the latents
-        (1 - a) h(drawn on the others) + a h_own, so that a = 1 gives its own. In rows without any source the first
+        (1 - a) h(drawn on the others) + a h_own, so that a = 1 gives its own, and with (1 - a) of what the autoencoder
+        loses of the former, so that a -> 0 gives that (of classes not). In rows without any source the first
         one of `to` is drawn from the code alone, and the others on it. Rule `appearance` is that of `SharedFlow`.
         """
         given = given.to(self.device)
@@ -225,7 +237,8 @@ class AlignedFlow(SharedFlow):
     ) -> Tensor:
         """The source as drawn on what is seen of others, a few rows at a time."""
         found = []
-        for rows in torch.arange(len(codes), device=self.device).split(rows_at_once(self.sources)):
+        at_once = max(1, PIXELS_ANSWERED // (self.sources[0].shape[1] * self.sources[0].shape[2]))
+        for rows in torch.arange(len(codes), device=self.device).split(at_once):
             images = {other: values[rows] for other, values in seen.items()}
             maps = self.alignment.read(images, present[:, rows], log_weights[:, rows])
             chance = None if noise is None else noise[rows]
@@ -233,10 +246,17 @@ class AlignedFlow(SharedFlow):
         return torch.cat(found)
 
     def _mixed(self, name: str, drawn: Tensor, own: Tensor, share: Float[Tensor, " rows"]) -> Tensor:
-        """(1 - share) of what is drawn and a share of the own latents, where there is one."""
+        """(1 - share) of what is drawn and a share of the own latents, where there is one.
+
+        What the autoencoder loses of the former is given back by as much, so that a small share changes little.
+        """
         rows = (share > 0).nonzero().squeeze(1)
         if not len(rows):
             return drawn
         latents = self.autoencoders.latents({name: drawn[rows]})[name]
-        mixed = latents + share[rows, None] * (own[rows] - latents)
-        return drawn.index_copy(0, rows, self._image(name, mixed))
+        mixed = self._image(name, latents + share[rows, None] * (own[rows] - latents))
+        source = self.alignment.sources[name]
+        if source.categories is None:
+            lost = drawn[rows] - self._image(name, latents)
+            mixed = (mixed + (1.0 - share[rows])[:, None, None, None] * lost).clamp(*source.value_range)
+        return drawn.index_copy(0, rows, mixed)

@@ -100,8 +100,7 @@ class SharedFlow(DrawingFlow):
         self.check_rule(rule)
         own = rule in ("own", "appearance")
         by_mixture = own and self._codes_by_mixture(self.sampling.codes_by)
-        if own and self.config.converter == "product" and not by_mixture:
-            rule = "product"
+        rule = self._rule_in_force(rule)
         if mode == "mean" or rule in ("product", "barycenter"):
             return super().codes(given, n, weights, mode, rule, generator)
         check_batch(given, self.sources, allow_empty_rows=True)
@@ -122,6 +121,11 @@ class SharedFlow(DrawingFlow):
             velocity = self.converter.guided(evidence, self.sampling.evidence, log_weights)
         codes = self._draw(velocity, rows, generator)
         return torch.where(nothing[:, None], self.draw(rows, generator), codes) if fitted else codes
+
+    def _rule_in_force(self, rule: str) -> str:
+        """By which codes are found: without a converter and a mixture the product is the model's own rule."""
+        own = rule in ("own", "appearance") and not self._codes_by_mixture(self.sampling.codes_by)
+        return "product" if own and self.config.converter == "product" else rule
 
     @torch.no_grad()
     def answer(
@@ -164,7 +168,8 @@ class SharedFlow(DrawingFlow):
             else:
                 drawn, noise = self._answered(name, codes, mode, generator, share < 1.0)
                 if vector is not None and bool(kept.any()):
-                    alone = self.encode(given.select([name]), {name: 1.0}, rule).mean.repeat_interleave(n, dim=0)
+                    told = given.select([name])
+                    alone = self.encode(told, {name: 1.0}, self._rule_in_force(rule)).mean.repeat_interleave(n, dim=0)
                     turned = drawn + share[:, None] * (own - self._rendered(name, alone, noise))
                     drawn = torch.where(kept[:, None], turned, drawn)
                 drawn = torch.where(share[:, None] == 1.0, own, drawn)

@@ -287,5 +287,10 @@ class StagedFlow(FlowParts):
         self, present: Bool[Tensor, "sources rows"], generator: Generator | None
     ) -> Bool[Tensor, "sources rows"]:
         """A random one of each row's sources, of those whose networks are trained; none in rows without."""
-        trained = torch.tensor([name in self.trained_sources for name in self.source_names], device=self.device)
-        return one_of(present & trained[:, None], generator)
+        return one_of(present & self._is_new, generator)
+
+    @property
+    def _is_new(self) -> Bool[Tensor, "sources 1"]:
+        """The sources whose networks are trained: all, or those that are added to a trained model."""
+        new = [name in self.trained_sources for name in self.source_names]
+        return torch.tensor(new, device=self.device)[:, None]

@@ -40,23 +40,25 @@ class Gate:
 @torch.no_grad()
 def reconstruction(model: MultiSourceModel, rows: Rows) -> Gate:
     """Each source from itself alone: PSNR (accuracy of class numbers), against the mean image as the answer to all."""
-    return _against_mean_image(model, rows, "reconstruction", lambda name: [name])
+    return _against_mean_image(model, rows, "reconstruction", {name: [name] for name in model.trained_sources})
 
 
 @torch.no_grad()
 def alignment(model: MultiSourceModel, rows: Rows) -> Gate:
     """Each source from all others, as `reconstruction` compares it; and rows made from nothing, as `samples` does."""
-    translated = _against_mean_image(
-        model, rows, "translation", lambda name: [other for other in model.source_names if other != name]
-    )
+    new, known = model.trained_sources, {}
+    for name in model.source_names:  # beside added sources, what is made of these is looked at
+        known[name] = [other for other in model.source_names if other != name and (name in new or other in new)]
+    translated = _against_mean_image(model, rows, "translation", known)
     generated = samples(model, rows)
     return Gate({**translated.figures, **generated.figures}, translated.failure or generated.failure)
 
 
-def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: Callable[[str], list[str]]) -> Gate:
+def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: Mapping[str, list[str]]) -> Gate:
+    """Those of a model's own sources that were trained before, and are asked from added ones, fail nothing."""
     figures, worse = {}, []
-    for source in (source for source in model.sources if source.name in model.trained_sources):
-        known = given(source.name)
+    for source in (source for source in model.sources if source.name in given):
+        known = given[source.name]
         usable = rows.present[source.name] & torch.stack([rows.present[name] for name in known]).any(dim=0)
         index = usable.nonzero().squeeze(1)[:GATE_ROWS]
         if len(index) < 2:
@@ -70,7 +72,7 @@ def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: C
             trivially.append(nearness(mean.expand_as(truth), truth, source).to("cpu"))
         mine, trivial = (float(torch.cat(found).mean()) for found in (answered, trivially))
         figures[f"{'accuracy' if source.categories else 'psnr'}/{source.name}"] = mine
-        if mine <= trivial:
+        if mine <= trivial and source.name in model.trained_sources:
             worse.append(f"{source.name} {mine:.2f} against {trivial:.2f}")
     failure = f"{what} is no better than the mean image ({', '.join(worse)})." if worse else None
     return Gate(figures, failure)
