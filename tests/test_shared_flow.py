@@ -350,6 +350,10 @@ def test_autoencoders_are_taken_over(straight: Run, passing: None, tmp_path: Pat
         if name.startswith("autoencoders"):
             assert torch.equal(before[name], after[name]), name
     assert run.folder.state().total_steps == 9 + 3  # 9 divided among two stages, and 3
+    with pytest.raises(ConfigError, match=r"trained with model\.noise 0\.1, here 0\.3"):
+        train_run(
+            config(**{"model.reuse": str(straight.folder.path), "model.noise": 0.3}), tmp_path / "other", data=DATA
+        )
     with pytest.raises(ConfigError, match=r"autoencoders of .* do not fit .*model\.channels \d+, here 3"):
         train_run(
             config(**{"model.reuse": str(straight.folder.path), "model.channels": 3}), tmp_path / "other", data=DATA

@@ -23,6 +23,8 @@ from msvae.networks.spatial import MapNetworks
 from msvae.priors import FittedMixture, build_sampler
 from msvae.source import Source, SourceBatch
 
+#: Settings of the autoencoders' stage, which is left out where they are taken over.
+AUTOENCODER_TRAINING = ("noise", "edges", "even_contrast")
 AUTOENCODER_SIZES = ("channels", "side", "width", "refine", "shared_trunk")
 
 
@@ -114,6 +116,10 @@ class FlowParts(MultiSourceModel):
                 f"Setting 'model.reuse': the run has {what}: {', '.join(other.source_names)}. Say so here too "
                 "(data.sources)."
             )
+        for name in AUTOENCODER_TRAINING:
+            theirs, own = getattr(other.config, name), getattr(self.config, name)
+            if theirs != own:
+                raise ConfigError(f"Setting 'model.reuse': the run was trained with model.{name} {theirs}, here {own}.")
         if self.config.grain and not other.config.grain:
             raise ConfigError("Setting 'model.reuse': the run has measured no grain; set model.grain=false here too.")
         try:
