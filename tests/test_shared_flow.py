@@ -322,6 +322,8 @@ def test_a_budget_is_divided_among_the_stages() -> None:
     plan.finish(stages[1], 82.0)
     assert plan.meter(49, 84.0).budget == pytest.approx(18.0)
     assert (plan.meter(49, 84.0).step, plan.meter(49, 84.0).spent) == (2, pytest.approx(2.0))
+    plan.begin(90.0)  # after 8 seconds of coding rows
+    assert (plan.meter(47, 90.0).budget, plan.meter(47, 90.0).spent) == (pytest.approx(10.0), 0.0)
     slow = StagePlan(stages, TrainingConfig(budget=0.1, least_steps=200), 50)
     assert [slow.meter(0, 0.0).least, slow.meter(0, 0.0).add(9.0)] == [150, 150]
     steps = StagePlan(stages, TrainingConfig(steps=100), 50)

@@ -108,6 +108,7 @@ def fit(
                 rows = _rows_of(stage, model, train, config)
             if plan.is_new(step):
                 seconds += time.perf_counter() - began
+                plan.begin(seconds)
             meter = plan.meter(step, seconds) if length is None else None
             balance = balance_weights(train.present, config.balance)
             if balance is not None:

@@ -66,6 +66,11 @@ class StagePlan:
         """Whether the stage at hand has not taken a step yet."""
         return step == self.first_step
 
+    def begin(self, seconds: float) -> None:
+        """The stage at hand takes its first step: what was computed for it is paid by all stages that are left, since it
+        is often more than this one's share."""
+        self.began = seconds
+
     def meter(self, step: int, seconds: float) -> BudgetMeter:
         """What measures the stage at hand: it may take its share of the time that the stages before have left."""
         assert self.config.budget is not None
