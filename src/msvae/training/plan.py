@@ -67,8 +67,8 @@ class StagePlan:
         return step == self.first_step
 
     def begin(self, seconds: float) -> None:
-        """The stage at hand takes its first step: what was computed for it is paid by all stages that are left, since it
-        is often more than this one's share."""
+        """The stage at hand takes its first step: what was computed for it is paid by all stages that are left, since
+        it is often more than this one's share."""
         self.began = seconds
 
     def meter(self, step: int, seconds: float) -> BudgetMeter:
