@@ -18,6 +18,8 @@ from msvae.data import DataSet  # noqa: E402
 from msvae.data.sets import colours  # noqa: E402
 from msvae.models import MultiSourceModel, build_model, with_method  # noqa: E402
 from msvae.source import Source, SourceBatch  # noqa: E402
+from msvae.training import gates  # noqa: E402
+from msvae.training.gates import Gate  # noqa: E402
 from msvae.training.run import Run, train_run  # noqa: E402
 
 TINY = {"latent": 6, "width": 4, "sampler_components": 3}
@@ -76,6 +78,13 @@ def lacking(batch: SourceBatch, absent: dict[str, list[int]], filler: float = fl
         values[name][rows] = filler
         present[name][rows] = False
     return SourceBatch(values, present)
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks this small pass no gate."""
+    for name in list(gates.GATES):
+        monkeypatch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
 
 
 @pytest.fixture(scope="session")

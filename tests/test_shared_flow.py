@@ -45,13 +45,6 @@ STAGES = ("sources", "code", "converter", "renderer")
 STEPS = {"sources": 4, "code": 5, "converter": 3, "renderer": 4}
 
 
-@pytest.fixture
-def passing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Networks this small pass no gate."""
-    for name in list(gates.GATES):
-        monkeypatch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
-
-
 def config(**settings: object) -> RunConfig:
     base = {**tiny_settings("flow"), **TINY_TRAINING, "data.missing": 0.5, "training.precision": "bf16"}
     return api.run_config(

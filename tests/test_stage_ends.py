@@ -30,12 +30,6 @@ def looked_at(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def passing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(gates.GATES):
-        monkeypatch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
-
-
-@pytest.fixture
 def straight(passing: None, tmp_path: Path) -> Run:
     return train_run(config(), tmp_path / "straight", data=DATA)
 
