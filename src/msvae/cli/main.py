@@ -9,7 +9,8 @@ from typer.core import TyperGroup
 
 from msvae import __version__
 from msvae.cli import asking, benching, catalogue, exporting, own, working
-from msvae.errors import MsvaeError
+from msvae.cli.output import speaks
+from msvae.errors import GateError, Interrupted, MsvaeError
 
 
 class ReadableErrors(TyperGroup):
@@ -19,7 +20,8 @@ class ReadableErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except MsvaeError as error:
-            print(f"msvae: {error}", file=sys.stderr)
+            if speaks() or not isinstance(error, (GateError, Interrupted)):  # on which processes agree
+                print(f"msvae: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
 
 

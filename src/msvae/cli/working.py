@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from msvae.cli.options import Json, RunPath, Seed, Settings, parse_settings
-from msvae.cli.output import console, progress, say
+from msvae.cli.output import console, progress, say, speaks
 
 
 def train(
@@ -46,6 +46,8 @@ def train(
         msvae train my-images/ --method poe --budget 2m
 
         msvae train --resume runs/first
+
+        torchrun --standalone --nproc-per-node 4 -m msvae train polymnist --method flow
     """
     from msvae import api
     from msvae.config import read_yaml
@@ -75,6 +77,8 @@ def train(
         )
         folder = out or Path("runs") / f"{Path(settings.data.name).resolve().stem}-{settings.model.method}"
         run = train_run(settings, folder, display=progress(as_json))
+    if not speaks():
+        return
     state = run.folder.state()
     say(
         f"Trained {run.config.model.method} for {state.step} steps in {state.seconds:.0f} s. "

@@ -20,7 +20,7 @@ class TrainingConfig(Settings):
         steps, epochs: optimiser steps, and passes over the rows.
         stage_steps: of methods that train in stages: numbers of steps of some of them, whatever the run's length; 0
             leaves a stage out.
-        batch_size: rows of one optimiser step.
+        batch_size: rows of one optimiser step; of each process, where several train one model.
         accumulation: number of equal parts a batch is computed in, to save memory; fewer where a stage needs more rows
             at once (the autoencoders of the flow: 8, which also is their smallest batch).
         optimizer: `muon`: orthogonalised momentum for the weights of ungrouped convolutions and of linear maps that

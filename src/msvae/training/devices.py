@@ -2,16 +2,19 @@
 
 import os
 from contextlib import AbstractContextManager
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from msvae.config import TrainingConfig
 from msvae.errors import ConfigError, unknown
 from msvae.networks.precision import prefers_bf16
 
 VARIABLE = "MSVAE_DEVICE"
+PATIENCE_HOURS = 2  # of processes with one that makes a data set, or looks at a gate
 
 
 def device_named(name: str = "auto", what: str = "Device") -> torch.device:
@@ -42,17 +45,19 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
     """An accelerator of the wanted device and precision.
 
     Raises:
-        ConfigError: for a device that is not there, fp16 on a CPU, or more than one process.
+        ConfigError: for a device that is not there, one named by its number for several processes, or fp16 on a CPU.
     """
     device = training_device(config)
     if device.type == "cuda" and device.index is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(f"Setting 'training.device': {device} for several processes; cuda gives each its own.")
         torch.cuda.set_device(device)  # Accelerate takes the current one
     AcceleratorState._reset_state(True)  # global to the process; another run in it may want something else
     precision = chosen_precision(config)
-    accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
-    if accelerator.num_processes > 1:
-        raise ConfigError("Training in several processes is not supported yet; start one.")
-    return accelerator
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=PATIENCE_HOURS))
+    return Accelerator(
+        mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu", kwargs_handlers=[patience]
+    )
 
 
 def kept_random_state() -> AbstractContextManager[None]:

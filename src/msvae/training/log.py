@@ -14,10 +14,11 @@ class MetricsLog:
 
     Args:
         path: the file; it need not exist.
+        writes: False in a process that leaves it to another one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one line.
@@ -25,6 +26,8 @@ class MetricsLog:
         Raises:
             CheckpointError: if it cannot be written (for example a full disk).
         """
+        if not self.writes:
+            return
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -45,8 +48,12 @@ class MetricsLog:
                 records.append(record)
         return records
 
+    def has_gate(self, stage: str) -> bool:
+        """Whether the gate of a stage was looked at."""
+        return any(record.get("gate") == stage for record in self.records())
+
     def cut_after(self, step: int) -> None:
         """Drop what was written after the checkpoint of that step."""
-        if self.path.exists():
+        if self.writes and self.path.exists():
             kept = [record for record in self.records() if record["step"] <= step]
             write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -26,6 +26,7 @@ from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite
 from msvae.training.log import MetricsLog
 from msvae.training.optimizer import optimizer_of
 from msvae.training.plan import StagePlan
+from msvae.training.processes import Processes
 from msvae.training.progress import Display, Quiet, shown, three_digits
 from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate, progress_share
 from msvae.training.state import TrainingState
@@ -37,6 +38,7 @@ AFTER_TRAINING_ROWS = 5000
 AFTER_TRAINING_LEAST_ROWS = 200
 AFTER_TRAINING_BYTES = 1 << 29
 STDERR = 2
+ECHO_SECONDS = 3.0
 STOPPING = b"\nStopping after this step, with everything saved; Ctrl-C again stops at once, at the last checkpoint.\n"
 
 
@@ -68,33 +70,37 @@ def fit(
         Interrupted: on Ctrl-C or SIGTERM, after everything has been saved.
         NonFiniteError: if a loss, gradient or weight is not finite; the last good checkpoint stays.
     """
-    display = display or Quiet()
     accelerator = accelerator_for(config)
+    processes = Processes(accelerator)
+    display = (display or Quiet()) if processes.first else Quiet()
     averaged = RunningAverage(model)  # copied before the model is wrapped
     rate, decay, precision = config.learning_rate, config.weight_decay, chosen_precision(config)
     optimizer = optimizer_of(model, config.optimizer, rate, (0.9, 0.99), decay, precision)
     averaged.model.to(accelerator.device)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients are added up by `Processes`
+    optimizer = accelerator.prepare_optimizer(optimizer)
     state = TrainingState(model, averaged, optimizer, accelerator, run)
-    plan = StagePlan(model.stages, config, len(train))
+    plan = StagePlan(model.stages, config, len(train), processes.count)
+    processes.refuse_few_rows(plan.stages, len(train))
     if validation is not None:
-        validation = _watched(validation, config, display)
+        validation = _watched(validation, config, display) if processes.first else None
     step, seconds = 0, 0.0
     if resume:
         checkpoint = state.restore()
         step, seconds = checkpoint.step, checkpoint.seconds
         plan.restore(checkpoint.extra.get("stages", {}), checkpoint.total_steps)
-    log = MetricsLog(run.metrics_log)
+    log = MetricsLog(run.metrics_log, writes=processes.first)
     log.cut_after(step)
     generator = torch.Generator(accelerator.device)
     changes = torch.Generator(accelerator.device)
     saved_at = time.monotonic()
 
     rows: RowSource = train
-    with run.alone(), shown(display, title, plan.total, step), _stop_signals() as stop, kept_random_state():
+    alone = run.alone() if processes.first else nullcontext()
+    with alone, shown(display, title, plan.total, step), _stop_signals(processes) as stop, kept_random_state():
         unjudged = plan.last_trained()
-        if unjudged is not None and not any(record.get("gate") == unjudged.name for record in log.records()):
-            _check_gate(averaged.model, unjudged, validation, log, step, run, display)  # its process was killed
+        if unjudged is not None and not processes.told(log.has_gate, unjudged.name):  # its process was killed
+            _check_gate(averaged.model, unjudged, validation, log, step, run, display, processes)
         for stage in plan.left():
             for part in (model, averaged.model):
                 part.enter_stage(stage.name)
@@ -113,20 +119,21 @@ def fit(
             balance = balance_weights(train.present, config.balance)
             if balance is not None:
                 balance = balance.repeat(len(rows) // len(train))
-            order = BatchOrder(len(rows), stage.batch_size(config.batch_size), config.seed, balance)
+            size = stage.batch_size(config.batch_size) * processes.count
+            order = BatchOrder(len(rows), size, config.seed, balance)
             peak = config.learning_rate * stage.rate
             while length is None or step < plan.first_step + length:
                 began = time.perf_counter()
-                noise_seed = derived_seed(config.seed, "noise", step)
+                noise_seed = derived_seed(config.seed, processes.own("noise"), step)
                 torch.manual_seed(noise_seed)  # for users' modules with dropout and the like
                 generator.manual_seed(noise_seed)
-                changes.manual_seed(derived_seed(config.seed, "augment", step))
+                changes.manual_seed(derived_seed(config.seed, processes.own("augment"), step))
                 local = step - plan.first_step
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(local, peak, config.warmup_steps, length)
                 model.tell_progress(progress_share(local, config.warmup_steps, length), local)
 
-                index = order(local)
+                index = processes.part(order(local))
                 parts = index.tensor_split(stage.parts(len(index), config.accumulation))
                 losses: list[Loss] = []
                 for part in parts:
@@ -135,8 +142,9 @@ def fit(
                         batch = augmented(batch, train.sources, config.augment, changes)
                     loss = wrapped(batch, generator)
                     refuse_non_finite_loss(loss, step, run)
-                    accelerator.backward(loss.total * (len(part) / len(index)))
+                    accelerator.backward(loss.total * (len(part) / order.batch_size))
                     losses.append(loss)
+                processes.add_up(model.parameters())
                 refuse_non_finite_gradients(state.parameters, config, accelerator, step, run)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -146,7 +154,7 @@ def fit(
                 took = time.perf_counter() - began
                 seconds += took
                 if meter is not None and length is None:
-                    length = meter.add(took)
+                    length = processes.told(meter.add, took)
                     if length is not None:
                         plan.set_length(stage, length)
                         display.note(f"{plan.label(title, stage)}: {length} steps at this machine's speed")
@@ -163,7 +171,7 @@ def fit(
                     validated = _validate(averaged.model, validation, config.seed, max(most, 16), accelerator.device)
                     named = {f"validation/{name}": value for name, value in validated.items()}
                     log.append({"step": step, **plan.tag(stage), **named})
-                if stop.is_set():
+                if processes.any(stop.is_set()):
                     state.save(step, plan, seconds)
                     raise Interrupted(
                         f"Stopped at step {step}; everything is saved in {run.path}. Go on with --resume."
@@ -179,18 +187,20 @@ def fit(
                     model.end_stage(stage.name, train)
                     if measure:
                         model.measure_stage(stage.name, train)
+                processes.make_alike(model)  # what each has computed by itself may differ by rounding
                 state.settle_buffers()
                 plan.finish(stage, seconds)
                 state.save(step, plan, seconds)
-                _check_gate(averaged.model, stage, validation, log, step, run, display)
+                _check_gate(averaged.model, stage, validation, log, step, run, display, processes)
             rows = train  # what the stage has computed is let go before the next one computes its own
 
         trained = averaged.model.eval()
         if measure:
             order = BatchOrder(len(train), 1, config.seed)
             trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
+            processes.make_alike(trained)
         state.save(step, plan, seconds, finished=True)
-        if stop.is_set():
+        if processes.any(stop.is_set()):
             raise Interrupted(f"Stopped after the last step; the training is finished, and saved in {run.path}.")
     return trained
 
@@ -230,18 +240,24 @@ def _check_gate(
     step: int,
     run: RunFolder,
     display: Display,
+    processes: Processes,
 ) -> None:
     """Whether a finished stage is good enough for the next one to build on, on validation rows."""
-    if stage.gate is None or validation is None:
-        return
-    model.eval()
-    gate = GATES[stage.gate](model, validation)
-    log.append({"step": step, "gate": stage.name, "passed": gate.failure is None, **gate.figures})
-    told = " ".join(f"{name} {value:.3f}" for name, value in gate.figures.items())
-    display.note(f"gate of stage {stage.name!r}: {told}")
-    if gate.failure is not None:
+
+    def failure() -> str | None:
+        if stage.gate is None or validation is None:
+            return None
+        model.eval()
+        gate = GATES[stage.gate](model, validation)
+        log.append({"step": step, "gate": stage.name, "passed": gate.failure is None, **gate.figures})
+        told = " ".join(f"{name} {value:.3f}" for name, value in gate.figures.items())
+        display.note(f"gate of stage {stage.name!r}: {told}")
+        return gate.failure
+
+    failed = processes.told(failure)
+    if failed is not None:
         raise GateError(
-            f"Stage {stage.name!r} failed its gate: {gate.failure} Everything is kept in {run.path}. "
+            f"Stage {stage.name!r} failed its gate: {failed} Everything is kept in {run.path}. "
             "Train longer, or go on all the same with --resume."
         )
 
@@ -281,18 +297,26 @@ def _validate(model: Any, rows: Rows, seed: int, at_once: int, device: torch.dev
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; a second Ctrl-C stops at once."""
+def _stop_signals(processes: Processes) -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; a second Ctrl-C stops at once.
+
+    A process among several hears the first one twice: from the terminal, and from what has started it.
+    """
     wish = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield wish
         return
+    wished_at = 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if wish.is_set():
+        nonlocal wished_at
+        if not wish.is_set():
+            wish.set()
+            wished_at = time.monotonic()
+            if processes.first:
+                os.write(STDERR, STOPPING)  # the one way to speak that is safe in a handler
+        elif processes.count == 1 or time.monotonic() - wished_at > ECHO_SECONDS:
             raise KeyboardInterrupt
-        wish.set()
-        os.write(STDERR, STOPPING)  # the one way to speak that is safe in a handler
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

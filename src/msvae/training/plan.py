@@ -17,9 +17,10 @@ class StagePlan:
 
     Args:
         rows: training rows.
+        processes: that train together, each with a batch of its own in every step.
     """
 
-    def __init__(self, stages: Sequence[Stage], config: TrainingConfig, rows: int) -> None:
+    def __init__(self, stages: Sequence[Stage], config: TrainingConfig, rows: int, processes: int = 1) -> None:
         self.config = config
         self.finished: list[str] = []
         self.first_step = 0
@@ -33,7 +34,7 @@ class StagePlan:
             stage if stage.steps == 0 else replace(stage, steps=config.stage_steps.get(stage.name, stage.steps))
             for stage in stages  # what a model leaves out stays out
         )
-        planned = _planned_steps(config, rows)
+        planned = _planned_steps(config, rows, processes)
         self.shared = free = sum(stage.share for stage in self.stages if stage.steps is None)
         for stage in self.stages:
             if stage.steps is not None:
@@ -105,11 +106,11 @@ class StagePlan:
             self.lengths[self.stages[0].name] = total
 
 
-def _planned_steps(config: TrainingConfig, rows: int) -> int | None:
+def _planned_steps(config: TrainingConfig, rows: int, processes: int) -> int | None:
     """The run's length, or None where a time budget still has to be measured."""
     if config.steps is not None:
         return config.steps
     if config.budget is not None:
         return None
     epochs = config.epochs if config.epochs is not None else DEFAULT_EPOCHS
-    return max(1, round(epochs * BatchOrder(rows, config.batch_size, config.seed).per_epoch))
+    return max(1, round(epochs * BatchOrder(rows, config.batch_size * processes, config.seed).per_epoch))

@@ -19,6 +19,7 @@ from msvae.training.content_kind import with_content, with_known_content
 from msvae.training.devices import accelerator_for, chosen_precision, device_named, kept_random_state, training_device
 from msvae.training.loop import fit
 from msvae.training.plan import StagePlan
+from msvae.training.processes import Processes
 from msvae.training.progress import Display, Quiet, teller
 from msvae.training.renderer_kind import with_known_renderer
 from msvae.training.schedule import derived_seed
@@ -76,15 +77,20 @@ def train_run(
         CheckpointError: if the folder exists, and everything that `fit` raises.
     """
     folder = RunFolder(out)
-    folder.refuse_taken()
+    processes = Processes(accelerator_for(config.training))  # refuses devices that there are not
+    if processes.first:
+        folder.refuse_taken()
+    else:
+        display = Quiet()
     _refuse_contradictions(config)
-    training = config.training.model_copy(update={"precision": chosen_precision(config.training)})
+    precision = processes.told(chosen_precision, config.training)
+    training = config.training.model_copy(update={"precision": precision})
     named = config.data if data is None else config.data.model_copy(update={"name": data.name, "options": {}})
     if data is None and names_own_data(named.name):
         named = named.model_copy(update={"name": str(Path(named.name).expanduser().resolve())})
     config = config.model_copy(update={"training": training, "data": named})
     config = _with_whole_paths(config)
-    rows = _rows(data, config, display)
+    rows = processes.one_after_the_other(_rows, data, config, display)
     base = _base(config)
     if base is not None:
         config = _extended(base, config, rows)
@@ -93,19 +99,16 @@ def train_run(
     config = with_known_renderer(config, display or Quiet())
     model = _fresh_model(rows, config, networks)
     _refuse_rows(rows, model, config.model.method)
-    StagePlan(model.stages, training, len(rows.split("train")))  # refuses lengths of stages that there are not
-    accelerator_for(training)  # and devices
+    plan = StagePlan(model.stages, training, len(rows.split("train")))  # refuses lengths of stages that there are not
+    processes.refuse_few_rows(plan.stages, len(rows.split("train")))
     _inherit(model, base)
-    folder.create(
-        config,
-        rows.sources,
-        {
-            "data": dict(rows.card),
-            "own_data": data is not None,
-            "own_networks": sorted(networks or {}),
-            "device": training_device(training).type,
-        },
-    )
+    description = {
+        "data": dict(rows.card),
+        "own_data": data is not None,
+        "own_networks": sorted(networks or {}),
+        "device": training_device(training).type,
+    }
+    processes.told(folder.create, config, rows.sources, description)
     return _trained(folder, config, rows, model, resume=False, display=display, title=title)
 
 
@@ -125,6 +128,9 @@ def resume_run(
     """
     folder = RunFolder(out)
     config = folder.config()
+    processes = Processes(accelerator_for(config.training))
+    if not processes.first:
+        display = Quiet()
     started = bool(folder.checkpoints())
     if started and folder.state().finished:
         (display or Quiet()).note(f"The run {folder.path} is finished; there is nothing to resume.")
@@ -138,7 +144,7 @@ def resume_run(
         (display or Quiet()).note(
             f"The run {folder.path} began on {before} and goes on on {now}, which draws other random numbers."
         )
-    rows = _rows(data, config, display)
+    rows = processes.one_after_the_other(_rows, data, config, display)
     if _has_changed(rows, folder):
         raise DataError(
             f"The images, splits or labels of {rows.name!r} have changed since the run {folder.path} began, so it "

@@ -1,0 +1,101 @@
+"""What each of two processes does in `test_processes.py`: torchrun .. tests/two_processes.py OUT."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from msvae.data import DataSet
+from msvae.errors import ConfigError, GateError, Interrupted
+from msvae.training import gates
+from msvae.training.gates import Gate
+from msvae.training.processes import Processes
+from msvae.training.run import Run, resume_run, train_run
+from msvae.training.schedule import BatchOrder
+from test_shared_flow import DATA, config
+
+OUT = Path(sys.argv[1])
+
+
+def summed(processes: Processes) -> dict[str, Any]:
+    """Gradients of weights that all, one and no process uses, for rows of two sources that no process has both of."""
+    torch.manual_seed(0)
+    layers = nn.ModuleDict({name: nn.Linear(3, 2) for name in ("all", "second", "none")})
+    layers["all"].weight.data = layers["all"].weight.data.t().contiguous().t()  # in another layout
+    rows = torch.randn(5, 3)
+    mine = processes.part(torch.arange(5))
+    loss = layers["all"](rows[mine]).square().sum() / 5
+    if not processes.first:
+        loss = loss + layers["second"](rows[mine]).square().sum() / 5
+    loss.backward()
+    processes.add_up(layers.parameters())
+    gradients = {name: layer.weight.grad for name, layer in layers.items()}
+    layers.zero_grad()
+    (layers["all"](rows).square().sum() / 5 + layers["second"](rows[3:]).square().sum() / 5).backward()
+    return {
+        "rows": len(mine),
+        "none": gradients["none"] is None,
+        "wrong_by": max(float((gradients[name] - layers[name].weight.grad).abs().max()) for name in ("all", "second")),
+    }
+
+
+def numbers(run: Run) -> list[float]:
+    return [float(value.double().sum()) for value in run.model.state_dict().values()]
+
+
+def stopped_and_resumed(second: bool) -> dict[str, Any]:
+    """Ctrl-C in the second process alone, in the second stage."""
+    original, calls = BatchOrder.__call__, {"count": 0}
+
+    def call(order: BatchOrder, step: int) -> torch.Tensor:
+        calls["count"] += 1
+        if second and calls["count"] == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(order, step)
+
+    BatchOrder.__call__ = call  # type: ignore[method-assign]
+    try:
+        train_run(config(), OUT / "stopped", data=DATA)
+        told = "nothing"
+    except Interrupted as error:
+        told = str(error)
+    BatchOrder.__call__ = original  # type: ignore[method-assign]
+    return {"told": told, "numbers": numbers(resume_run(OUT / "stopped", data=DATA))}
+
+
+def refused(error: type[Exception], name: str, data: DataSet) -> str:
+    try:
+        train_run(config(), OUT / name, data=data)
+    except error as told:
+        return str(told)
+    return "nothing"
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    processes = Processes(Accelerator(cpu=True))
+    few = replace(DATA, splits={"train": DATA.split("train").take(torch.arange(15))})
+    for name in list(gates.GATES):
+        gates.GATES[name] = lambda model, rows: Gate({"seen": float(len(rows))})
+    found = {
+        "count": processes.count,
+        "summed": summed(processes),
+        "told": processes.told(lambda: processes.number),
+        "any": [processes.any(False), processes.any(not processes.first)],
+        "straight": numbers(train_run(config(), OUT / "straight", data=DATA)),
+        "stopped": stopped_and_resumed(not processes.first),
+        "too_few": refused(ConfigError, "few", few),
+    }
+    gates.GATES["reconstruction"] = lambda model, rows: Gate({}, "Too bad.")
+    found["gate"] = refused(GateError, "gate", DATA)
+    (OUT / f"{processes.number}.json").write_text(json.dumps(found))
+
+
+main()
