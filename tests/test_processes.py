@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from msvae.training.run import open_run
-from test_shared_flow import STEPS
+from conftest import Command
+from msvae.errors import ConfigError
+from msvae.training.run import open_run, resume_run
+from test_shared_flow import DATA, STEPS
 from test_stage_ends import looked_at
 from test_training import assert_same_weights
 
@@ -60,6 +62,12 @@ def test_all_processes_have_the_weights_that_are_kept(both: tuple[Path, list[dic
     assert max(steps) == sum(STEPS.values())
 
 
+def test_own_networks_are_the_first_process_s(both: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, (first, second) = both
+    assert len(first["own"]) == 3
+    assert first["own"] == second["own"]
+
+
 def test_a_wish_of_one_stops_all_and_they_resume_bit_for_bit(both: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, found = both
     for one in found:
@@ -73,7 +81,22 @@ def test_what_stops_one_stops_all(both: tuple[Path, list[dict[str, Any]]]) -> No
     for one in found:
         assert "15 training rows are too few for 2 processes" in one["too_few"]
         assert "Too bad." in one["gate"]
+        assert "already holds a run" in one["taken"]
+    assert "another process" in found[0]["nan"]
+    assert "the loss is not finite" in found[1]["nan"]
     assert not (folder / "few").exists()
+
+
+def test_another_number_of_processes_cannot_go_on(both: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, _ = both
+    with pytest.raises(ConfigError, match="began with 2 process"):
+        resume_run(folder / "gate", data=DATA)
+
+
+def test_what_is_for_one_process_is_refused_in_several(msvae: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "is for one" in msvae("evaluate", "run", code=2).stderr
+    assert "start them with torchrun" in msvae("train", "colours", code=2).stderr  # not by this launcher
 
 
 def test_the_command_speaks_once(tmp_path: Path) -> None:

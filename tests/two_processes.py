@@ -1,9 +1,11 @@
 """What each of two processes does in `test_processes.py`: torchrun .. tests/two_processes.py OUT."""
 
 import json
+import math
 import os
 import signal
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from msvae import api
 from msvae.data import DataSet
-from msvae.errors import ConfigError, GateError, Interrupted
+from msvae.errors import CheckpointError, ConfigError, GateError, Interrupted, NonFiniteError
+from msvae.models import SharedFlow
+from msvae.models.base import Loss
+from msvae.source import SourceBatch
 from msvae.training import gates
 from msvae.training.gates import Gate
 from msvae.training.processes import Processes
@@ -70,7 +76,41 @@ def stopped_and_resumed(second: bool) -> dict[str, Any]:
     return {"told": told, "numbers": numbers(resume_run(OUT / "stopped", data=DATA))}
 
 
-def refused(error: type[Exception], name: str, data: DataSet) -> str:
+def raw_weights_of_own_networks(process: int) -> list[list[float]]:
+    """At every step, where each process has made networks of its own, from a seed of its own."""
+    torch.manual_seed(process)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    own = {"a": (encoder, nn.Sequential(nn.Linear(4, 64), nn.Unflatten(1, (1, 8, 8))))}
+    seen: list[list[float]] = []
+    original = Processes.add_up
+
+    def add_up(self: Processes, weights: Iterable[torch.Tensor]) -> None:
+        held = list(weights)
+        seen.append([float(weight.double().sum()) for weight in held])
+        original(self, held)
+
+    Processes.add_up = add_up  # type: ignore[method-assign]
+    settings = {"model.latent": 4, "training.steps": 3, "training.batch_size": 8}
+    train_run(api.run_config(method="poe", settings=settings), OUT / "own", data=DATA, networks=own)
+    Processes.add_up = original  # type: ignore[method-assign]
+    return seen
+
+
+def nan_in_one(second: bool) -> str:
+    """A loss that is not finite in the second process alone."""
+    original = SharedFlow.loss
+
+    def loss(model: SharedFlow, batch: SourceBatch, generator: torch.Generator | None = None) -> Loss:
+        found = original(model, batch, generator)
+        return Loss(found.total * math.nan, found.terms) if second else found
+
+    SharedFlow.loss = loss  # type: ignore[method-assign]
+    told = refused((NonFiniteError, Interrupted), "nan", DATA)
+    SharedFlow.loss = original  # type: ignore[method-assign]
+    return told
+
+
+def refused(error: type[Exception] | tuple[type[Exception], ...], name: str, data: DataSet) -> str:
     try:
         train_run(config(), OUT / name, data=data)
     except error as told:
@@ -91,6 +131,9 @@ def main() -> None:
         "any": [processes.any(False), processes.any(not processes.first)],
         "straight": numbers(train_run(config(), OUT / "straight", data=DATA)),
         "stopped": stopped_and_resumed(not processes.first),
+        "own": raw_weights_of_own_networks(processes.number),
+        "nan": nan_in_one(not processes.first),
+        "taken": refused(CheckpointError, "straight", DATA),
         "too_few": refused(ConfigError, "few", few),
     }
     gates.GATES["reconstruction"] = lambda model, rows: Gate({}, "Too bad.")

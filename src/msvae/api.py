@@ -241,6 +241,7 @@ def single_baseline(
                 "epochs": None,
                 "steps": steps,
                 "stage_steps": {},
+                "batch_size": run.config.training.batch_size * run.folder.description().get("processes", 1),
             },
         },
     )

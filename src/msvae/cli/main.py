@@ -9,8 +9,8 @@ from typer.core import TyperGroup
 
 from msvae import __version__
 from msvae.cli import asking, benching, catalogue, exporting, own, working
-from msvae.cli.output import speaks
-from msvae.errors import GateError, Interrupted, MsvaeError
+from msvae.errors import ConfigError, GateError, Interrupted, MsvaeError
+from msvae.launched import several_processes, speaks
 
 
 class ReadableErrors(TyperGroup):
@@ -45,6 +45,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def settings(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
@@ -56,6 +57,8 @@ def settings(
     del version  # its callback has answered
     if device is not None:
         os.environ["MSVAE_DEVICE"] = device
+    if several_processes() and context.invoked_subcommand != "train":
+        raise ConfigError(f"Several processes train one model; `msvae {context.invoked_subcommand}` is for one.")
 
 
 working.register(app)

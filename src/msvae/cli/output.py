@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +26,6 @@ def progress(quiet: bool = False) -> "Display":
     from msvae.training.progress import Quiet, display_for
 
     return Quiet() if quiet else display_for(console())
-
-
-def speaks() -> bool:
-    """Whether this process is the only one, or the one of several (`torchrun`) that speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str, answer: Mapping[str, Any], as_json: bool) -> None:

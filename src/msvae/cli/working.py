@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from msvae.cli.options import Json, RunPath, Seed, Settings, parse_settings
-from msvae.cli.output import console, progress, say, speaks
+from msvae.cli.output import console, progress, say
+from msvae.launched import speaks
 
 
 def train(
@@ -52,6 +53,7 @@ def train(
     from msvae import api
     from msvae.config import read_yaml
     from msvae.errors import ConfigError
+    from msvae.training.processes import leave
     from msvae.training.run import train_run
 
     if resume is not None:
@@ -77,6 +79,7 @@ def train(
         )
         folder = out or Path("runs") / f"{Path(settings.data.name).resolve().stem}-{settings.model.method}"
         run = train_run(settings, folder, display=progress(as_json))
+    leave()
     if not speaks():
         return
     state = run.folder.state()

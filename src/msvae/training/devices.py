@@ -11,6 +11,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from msvae.config import TrainingConfig
 from msvae.errors import ConfigError, unknown
+from msvae.launched import several_processes
 from msvae.networks.precision import prefers_bf16
 
 VARIABLE = "MSVAE_DEVICE"
@@ -45,12 +46,12 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
     """An accelerator of the wanted device and precision.
 
     Raises:
-        ConfigError: for a device that is not there, one named by its number for several processes, or fp16 on a CPU.
+        ConfigError: for a device that is not there, fp16 on a CPU, or processes that cannot train together.
     """
     device = training_device(config)
-    if device.type == "cuda" and device.index is not None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(f"Setting 'training.device': {device} for several processes; cuda gives each its own.")
+    if several_processes():
+        _refuse_device_of_several(device)
+    elif device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # Accelerate takes the current one
     AcceleratorState._reset_state(True)  # global to the process; another run in it may want something else
     precision = chosen_precision(config)
@@ -58,6 +59,17 @@ def accelerator_for(config: TrainingConfig) -> Accelerator:
     return Accelerator(
         mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu", kwargs_handlers=[patience]
     )
+
+
+def _refuse_device_of_several(device: torch.device) -> None:
+    """Processes that a launcher has started: a GPU each, or all on the CPU."""
+    count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if "LOCAL_RANK" not in os.environ or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"Several processes on {device.type}: start them with torchrun, on GPUs or on the CPU.")
+    if device.index is not None:
+        raise ConfigError(f"Setting 'training.device': {device} for several processes; cuda gives each its own.")
+    if device.type == "cuda" and count > torch.cuda.device_count():
+        raise ConfigError(f"{count} processes for {torch.cuda.device_count()} GPUs; start as many as there are.")
 
 
 def kept_random_state() -> AbstractContextManager[None]:

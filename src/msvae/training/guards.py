@@ -1,6 +1,6 @@
 """What stops a run: losses and gradients that are not finite."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -15,10 +15,11 @@ from msvae.training.state import non_finite_text
 SMALLEST_LOSS_SCALE = 1e-6
 
 
-def refuse_non_finite_loss(loss: Loss, step: int, run: RunFolder) -> None:
-    if bool(torch.isfinite(loss.total)):
+def refuse_non_finite_losses(losses: Sequence[Loss], step: int, run: RunFolder) -> None:
+    bad = next((loss for loss in losses if not bool(torch.isfinite(loss.total))), None)
+    if bad is None:
         return
-    guilty = [name for name, value in loss.terms.items() if not bool(torch.isfinite(value))]
+    guilty = [name for name, value in bad.terms.items() if not bool(torch.isfinite(value))]
     sources = [name.split("/", 1)[1] for name in guilty if "/" in name]
     what = f"the loss of source {', '.join(map(repr, sources))}" if sources else "the loss"
     if guilty and not sources:

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -22,7 +22,7 @@ from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for, chosen_precision, kept_random_state
 from msvae.training.gates import GATES
-from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite_loss
+from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite_losses
 from msvae.training.log import MetricsLog
 from msvae.training.optimizer import optimizer_of
 from msvae.training.plan import StagePlan
@@ -79,6 +79,8 @@ def fit(
     averaged.model.to(accelerator.device)
     wrapped = accelerator.prepare_model(model, evaluation_mode=True)  # gradients are added up by `Processes`
     optimizer = accelerator.prepare_optimizer(optimizer)
+    for part in (model, averaged.model):
+        processes.make_alike(part)  # users' own networks have no seed
     state = TrainingState(model, averaged, optimizer, accelerator, run)
     plan = StagePlan(model.stages, config, len(train), processes.count)
     processes.refuse_few_rows(plan.stages, len(train))
@@ -89,6 +91,7 @@ def fit(
         checkpoint = state.restore()
         step, seconds = checkpoint.step, checkpoint.seconds
         plan.restore(checkpoint.extra.get("stages", {}), checkpoint.total_steps)
+        processes.agree("checkpoints", step)
     log = MetricsLog(run.metrics_log, writes=processes.first)
     log.cut_after(step)
     generator = torch.Generator(accelerator.device)
@@ -96,7 +99,7 @@ def fit(
     saved_at = time.monotonic()
 
     rows: RowSource = train
-    alone = run.alone() if processes.first else nullcontext()
+    alone = processes.entered_by_first(run.alone())
     with alone, shown(display, title, plan.total, step), _stop_signals(processes) as stop, kept_random_state():
         unjudged = plan.last_trained()
         if unjudged is not None and not processes.told(log.has_gate, unjudged.name):  # its process was killed
@@ -141,13 +144,14 @@ def fit(
                     if rows is train:  # not what earlier stages have computed
                         batch = augmented(batch, train.sources, config.augment, changes)
                     loss = wrapped(batch, generator)
-                    refuse_non_finite_loss(loss, step, run)
                     accelerator.backward(loss.total * (len(part) / order.batch_size))
                     losses.append(loss)
+                processes.together(refuse_non_finite_losses, losses, step, run)
                 processes.add_up(model.parameters())
                 refuse_non_finite_gradients(state.parameters, config, accelerator, step, run)
                 optimizer.step()
                 optimizer.zero_grad()
+                processes.share_statistics(model)
                 averaged.update()
 
                 step += 1
@@ -158,7 +162,7 @@ def fit(
                     if length is not None:
                         plan.set_length(stage, length)
                         display.note(f"{plan.label(title, stage)}: {length} steps at this machine's speed")
-                        state.save(step, plan, seconds)
+                        processes.told(state.save, step, plan, seconds)
                 last = length is not None and step == plan.first_step + length
                 if step % LOG_EVERY == 0 or last:
                     figures = _figures(losses)
@@ -172,15 +176,15 @@ def fit(
                     named = {f"validation/{name}": value for name, value in validated.items()}
                     log.append({"step": step, **plan.tag(stage), **named})
                 if processes.any(stop.is_set()):
-                    state.save(step, plan, seconds)
+                    processes.told(state.save, step, plan, seconds)
                     raise Interrupted(
                         f"Stopped at step {step}; everything is saved in {run.path}. Go on with --resume."
                     )
-                if time.monotonic() - saved_at > config.checkpoint_seconds:
+                if processes.first and time.monotonic() - saved_at > config.checkpoint_seconds:
                     state.save(step, plan, seconds)
                     saved_at = time.monotonic()
 
-            state.save(step, plan, seconds)  # before anything else can go wrong
+            processes.told(state.save, step, plan, seconds)  # before anything else can go wrong
             if len(plan.stages) > 1:
                 state.settle()  # the next stage builds on the averaged weights
                 with accelerator.autocast():
@@ -190,7 +194,7 @@ def fit(
                 processes.make_alike(model)  # what each has computed by itself may differ by rounding
                 state.settle_buffers()
                 plan.finish(stage, seconds)
-                state.save(step, plan, seconds)
+                processes.told(state.save, step, plan, seconds)
                 _check_gate(averaged.model, stage, validation, log, step, run, display, processes)
             rows = train  # what the stage has computed is let go before the next one computes its own
 
@@ -199,7 +203,7 @@ def fit(
             order = BatchOrder(len(train), 1, config.seed)
             trained.after_training(train.batch(order.some(_affordable_rows(train))), config.seed)
             processes.make_alike(trained)
-        state.save(step, plan, seconds, finished=True)
+        processes.told(state.save, step, plan, seconds, finished=True)
         if processes.any(stop.is_set()):
             raise Interrupted(f"Stopped after the last step; the training is finished, and saved in {run.path}.")
     return trained
@@ -300,7 +304,8 @@ def _validate(model: Any, rows: Rows, seed: int, at_once: int, device: torch.dev
 def _stop_signals(processes: Processes) -> Iterator[threading.Event]:
     """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; a second Ctrl-C stops at once.
 
-    A process among several hears the first one twice: from the terminal, and from what has started it.
+    A process among several hears the first one twice: from the terminal, and from what has started it, which also asks
+    it to end when another one has stopped.
     """
     wish = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -315,7 +320,7 @@ def _stop_signals(processes: Processes) -> Iterator[threading.Event]:
             wished_at = time.monotonic()
             if processes.first:
                 os.write(STDERR, STOPPING)  # the one way to speak that is safe in a handler
-        elif processes.count == 1 or time.monotonic() - wished_at > ECHO_SECONDS:
+        elif processes.count == 1 or (number == signal.SIGINT and time.monotonic() - wished_at > ECHO_SECONDS):
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

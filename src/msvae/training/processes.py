@@ -1,11 +1,12 @@
-"""Several processes that train one model, each with a batch of its own in every step: `torchrun`, `accelerate launch`.
+"""Several processes that train one model, each with a batch of its own in every step: `torchrun`.
 
 All hold the same weights and take the same steps. The first one alone watches validation rows, speaks, and writes.
 Gradients are added up here, not by PyTorch's wrapper, which has to know beforehand which weights a step uses: with
 sources missing at random no process does, and with stages it changes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
-from msvae.errors import ConfigError
+from msvae.errors import CheckpointError, ConfigError, Interrupted, MsvaeError
 from msvae.models.stages import Stage
 
 P = ParamSpec("P")
@@ -50,7 +51,7 @@ class Processes:
         Raises:
             ConfigError: if they cannot be divided among so many processes.
         """
-        least = max(stage.least_rows for stage in stages)
+        least = max(stage.least_rows for stage in stages if stage.steps != 0)
         if self.count > 1 and rows < least * self.count:
             raise ConfigError(
                 f"{rows} training rows are too few for {self.count} processes; each needs {least} or more."
@@ -86,11 +87,45 @@ class Processes:
         return bool(wishes)
 
     def told(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The first process's answer, in all of them; the others do not ask."""
+        """The first process's answer, or error, in all of them; the others do not ask."""
         if self.count == 1:
             return ask(*args, **kwargs)
-        answer: list[Any] = [ask(*args, **kwargs) if self.first else None]
-        return broadcast_object_list(answer)[0]
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = ask(*args, **kwargs)
+            except Exception as error:  # whatever it is, the others wait for an answer
+                answer[1] = error
+        value, problem = broadcast_object_list(answer)
+        if problem is not None:
+            raise problem
+        return value
+
+    @contextmanager
+    def entered_by_first(self, context: AbstractContextManager[None]) -> Iterator[None]:
+        """Within what the first process alone holds, such as a lock."""
+        with ExitStack() as held:
+            self.told(held.enter_context, context)
+            yield
+
+    def together(self, check: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """What one process may refuse by itself stops all of them."""
+        problem: MsvaeError | None = None
+        try:
+            check(*args, **kwargs)
+        except MsvaeError as error:
+            problem = error
+        if self.any(problem is not None):
+            raise problem or Interrupted("Stopped by an error in another process, which tells it.")
+
+    def agree(self, what: str, value: Any) -> None:
+        """Each has found out by itself what has to be the same.
+
+        Raises:
+            CheckpointError: in all of them, where it is not.
+        """
+        if self.any(value != self.told(lambda: value)):
+            raise CheckpointError(f"The processes see other {what}; they need the same files.")
 
     @torch.no_grad()
     def make_alike(self, model: nn.Module) -> None:
@@ -101,13 +136,30 @@ class Processes:
                 torch.distributed.broadcast(held, 0)
                 value.copy_(held)
 
+    @torch.no_grad()
+    def share_statistics(self, model: nn.Module) -> None:
+        """Buffers that change with the batches, such as means, as the first process has them."""
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()] if self.count > 1 else []
+        if buffers:
+            all_of_them = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            torch.distributed.broadcast(all_of_them, 0)
+            for buffer, part in zip(buffers, all_of_them.split([b.numel() for b in buffers]), strict=True):
+                buffer.copy_(part.view_as(buffer))
+
     def one_after_the_other(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What each makes for itself, the first process before the others, which then find its files."""
         if self.count == 1:
             return make(*args, **kwargs)
         if not self.first:
             torch.distributed.barrier()
-        made = make(*args, **kwargs)
-        if self.first:
-            torch.distributed.barrier()
-        return made
+        try:
+            return make(*args, **kwargs)
+        finally:
+            if self.first:
+                torch.distributed.barrier()
+
+
+def leave() -> None:
+    """At the end of a program."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

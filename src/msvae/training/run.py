@@ -78,10 +78,9 @@ def train_run(
     """
     folder = RunFolder(out)
     processes = Processes(accelerator_for(config.training))  # refuses devices that there are not
-    if processes.first:
-        folder.refuse_taken()
-    else:
+    if not processes.first:
         display = Quiet()
+    processes.told(folder.refuse_taken)
     _refuse_contradictions(config)
     precision = processes.told(chosen_precision, config.training)
     training = config.training.model_copy(update={"precision": precision})
@@ -107,8 +106,10 @@ def train_run(
         "own_data": data is not None,
         "own_networks": sorted(networks or {}),
         "device": training_device(training).type,
+        "processes": processes.count,
     }
     processes.told(folder.create, config, rows.sources, description)
+    processes.agree("settings or data", _what_counts(config, rows))
     return _trained(folder, config, rows, model, resume=False, display=display, title=title)
 
 
@@ -128,9 +129,6 @@ def resume_run(
     """
     folder = RunFolder(out)
     config = folder.config()
-    processes = Processes(accelerator_for(config.training))
-    if not processes.first:
-        display = Quiet()
     started = bool(folder.checkpoints())
     if started and folder.state().finished:
         (display or Quiet()).note(f"The run {folder.path} is finished; there is nothing to resume.")
@@ -138,6 +136,15 @@ def resume_run(
     if data is None and folder.description().get("own_data"):
         raise DataError(
             f"The run {folder.path} was trained on a data set of the caller's own; pass it again to resume."
+        )
+    processes = Processes(accelerator_for(config.training))
+    if not processes.first:
+        display = Quiet()
+    several = folder.description().get("processes", 1)
+    if several != processes.count:
+        raise ConfigError(
+            f"The run {folder.path} began with {several} process(es) and cannot go on with {processes.count}: "
+            "its steps would have other rows."
         )
     before, now = folder.description().get("device"), training_device(config.training).type
     if before is not None and before != now:
@@ -156,6 +163,7 @@ def resume_run(
         model = _fresh_model(rows, config, _own_networks(folder, networks))
         if not started:
             _inherit(model, _base(config))
+    processes.agree("settings or data", _what_counts(config, rows))
     return _trained(folder, config, rows, model, resume=started, display=display, title=title)
 
 
@@ -376,6 +384,11 @@ def _own_networks(folder: RunFolder, networks: Mapping[str, Pair] | None) -> Map
             f"given were some for: {', '.join(sorted(networks or {})) or 'no source'}."
         )
     return networks
+
+
+def _what_counts(config: RunConfig, data: DataSet) -> str:
+    """What all processes of a training have to find alike."""
+    return f"{config.model_dump_json()} {data.sources} {len(data.split('train'))} {data.card.get('fingerprint')}"
 
 
 def _trained(

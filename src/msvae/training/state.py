@@ -31,9 +31,7 @@ class TrainingState:
         self.names = [name_of[id(part)] for group in optimizer.param_groups for part in group["params"]]
 
     def save(self, step: int, plan: StagePlan, seconds: float, *, finished: bool = False) -> None:
-        """Write a checkpoint, unless a weight is not finite; of several processes the first one does."""
-        if not self.accelerator.is_main_process:
-            return
+        """Write a checkpoint, unless a weight is not finite."""
         for name, parameter in self.parameters.items():
             if not bool(torch.isfinite(parameter).all()):
                 raise NonFiniteError(non_finite_text(f"the weights {name}", step - 1, self.run))
