@@ -77,7 +77,7 @@ class AlignedFlow(SharedFlow):
             replace(code, rows=share * code.rows, least_rows=LEAST_CONTRASTED),
             converter,
             replace(renderer, rows=share * renderer.rows, gate=None),  # rows from nothing need the last stage
-            Stage("alignment", self.shares["alignment"], rows=rows / OF_ROWS, gate="alignment"),
+            Stage("alignment", self.shares["alignment"], rows=rows / OF_ROWS, gate="alignment", keeps_best=True),
         )
 
     @property

@@ -27,6 +27,7 @@ class Stage:
         rate: multiple of `training.learning_rate`.
         memory: of the averaged weights: multiple of 1 / (1 - `training.ema_decay`) steps.
         gate: the check of `msvae.training.gates` that it has to pass.
+        keeps_best: whether it ends with the averaged weights that did best on validation rows, not with the last ones.
     """
 
     name: str = "training"
@@ -37,6 +38,7 @@ class Stage:
     rate: float = 1.0
     memory: float = 1.0
     gate: str | None = None
+    keeps_best: bool = False
 
     def batch_size(self, of_training: int) -> int:
         """Rows of a batch, where `training.batch_size` is so many."""

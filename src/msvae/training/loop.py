@@ -33,6 +33,7 @@ from msvae.training.state import TrainingState
 
 LOG_EVERY = 10
 VALIDATIONS_PER_RUN = 20
+VALIDATIONS_THAT_CHOOSE = 8
 VALIDATION_ROWS = 512
 AFTER_TRAINING_ROWS = 5000
 AFTER_TRAINING_LEAST_ROWS = 200
@@ -170,11 +171,13 @@ def fit(
                     log.append({**done, **plan.tag(stage), **figures})
                     shown_figures = {**plan.tag(stage), **_shown_figures(figures, order.batch_size / took)}
                     display.update(step, plan.total, shown_figures)
-                if validation is not None and _validation_is_due(local + 1, length, len(plan.stages)):
+                if validation is not None and _validation_is_due(local + 1, length, _validations(stage, plan)):
                     most = max(stage.least_rows, min(config.batch_size, rows_at_once(model.sources)))
                     validated = _validate(averaged.model, validation, config.seed, max(most, 16), accelerator.device)
                     named = {f"validation/{name}": value for name, value in validated.items()}
                     log.append({"step": step, **plan.tag(stage), **named})
+                    if stage.keeps_best:
+                        state.best.look(validated["loss"], step, averaged.model)
                 if processes.any(stop.is_set()):
                     processes.told(state.save, step, plan, seconds)
                     raise Interrupted(
@@ -186,6 +189,8 @@ def fit(
 
             processes.told(state.save, step, plan, seconds)  # before anything else can go wrong
             if len(plan.stages) > 1:
+                if state.best.step not in (0, step):
+                    display.note(f"stage {stage.name!r}: the weights of step {state.best.step} did best")
                 state.settle()  # the next stage builds on the averaged weights
                 with accelerator.autocast():
                     model.end_stage(stage.name, train)
@@ -280,11 +285,15 @@ def _shown_figures(figures: Mapping[str, float], rows_per_second: float) -> dict
     return {**short, "rows/s": three_digits(rows_per_second)}
 
 
-def _validation_is_due(step: int, total: int | None, stages: int) -> bool:
-    """Of a stage of `total` steps; its share of a run's validations, and one at its end."""
+def _validations(stage: Stage, plan: StagePlan) -> int:
+    """How often a stage looks at validation rows: its share of a run's, or more where that chooses its weights."""
+    return VALIDATIONS_THAT_CHOOSE if stage.keeps_best else max(1, VALIDATIONS_PER_RUN // len(plan.stages))
+
+
+def _validation_is_due(step: int, total: int | None, count: int) -> bool:
+    """Of a stage of `total` steps: so many times, and at its end."""
     if total is None:
         return False
-    count = max(1, VALIDATIONS_PER_RUN // stages)
     return step % max(1, total // count) == 0 or step == total
 
 
