@@ -80,11 +80,15 @@ def lacking(batch: SourceBatch, absent: dict[str, list[int]], filler: float = fl
     return SourceBatch(values, present)
 
 
-@pytest.fixture
-def passing(monkeypatch: pytest.MonkeyPatch) -> None:
+def let_pass(patch: pytest.MonkeyPatch) -> None:
     """Networks this small pass no gate."""
     for name in list(gates.GATES):
-        monkeypatch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
+        patch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_pass(monkeypatch)
 
 
 @pytest.fixture(scope="session")

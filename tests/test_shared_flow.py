@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import msvae
-from conftest import TINY_TRAINING, lacking, random_batch, tiny_model, tiny_settings
+from conftest import TINY_TRAINING, lacking, let_pass, random_batch, tiny_model, tiny_settings
 from msvae import api
 from msvae.config import FlowConfig, RunConfig, TrainingConfig, parse
 from msvae.data import DataSet, Rows, complete_rows, prepared
@@ -67,8 +67,7 @@ DATA = three_sources()
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
-        for name in list(gates.GATES):
-            patch.setitem(gates.GATES, name, lambda model, rows: Gate({"seen": float(len(rows))}))
+        let_pass(patch)
         return train_run(config(), tmp_path_factory.mktemp("flow") / "straight", data=DATA)
 
 

@@ -1,6 +1,5 @@
 """The rival in one direction: a U-Net from one source to another (Ronneberger et al. 2015, arXiv 1505.04597)."""
 
-import copy
 import itertools
 import time
 
@@ -17,6 +16,7 @@ from msvae.networks.pairs import input_channels, network_input
 from msvae.networks.precision import autocast_for
 from msvae.source import Source
 from msvae.training.average import RunningAverage
+from msvae.training.best import BestWeights
 from msvae.training.devices import chosen_precision
 from msvae.training.optimizer import optimizer_of
 from msvae.training.progress import Display, Quiet, tracked
@@ -102,15 +102,14 @@ class Training:
 
     def best_of(self, steps: int, validation: Rows, display: Display | None = None) -> UNet:
         """Train, and return the average that did best on validation rows, looked at 20 times."""
-        best, least = self.network, float("inf")
+        best = BestWeights()
         every = max(1, steps // VALIDATIONS)
         for _ in tracked(range(self.step, steps), display or Quiet(), "training the U-Net", steps):
             self.advance(steps)
             if self.step % every == 0 or self.step == steps:
-                found = self._validation_loss(validation)
-                if found < least:
-                    least, best = found, copy.deepcopy(self.average.model)
-        return best.eval()
+                best.look(self._validation_loss(validation), self.step, self.average.model)
+        best.give(self.average.model)
+        return self.average.model.eval()
 
     @torch.no_grad()
     def _validation_loss(self, rows: Rows) -> float:

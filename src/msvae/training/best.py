@@ -23,15 +23,16 @@ class BestWeights:
         self.weights: dict[str, Tensor] = {}
 
     def look(self, loss: float, step: int, model: nn.Module) -> None:
-        """Keep the model's weights if the loss is the least so far."""
+        """Keep what the model learns if the loss is the least so far; frozen weights are the same at any step."""
         if loss < self.loss:
             self.loss, self.step = loss, step
-            self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+            state = model.state_dict()
+            self.weights = {name: value.detach().clone() for name, value in state.items() if name not in frozen}
 
     def give(self, model: nn.Module) -> None:
         """The model takes them over, if there are any."""
-        if self.weights:
-            model.load_state_dict(self.weights)
+        model.load_state_dict(self.weights, strict=False)
 
     def as_dict(self) -> dict[str, Any]:
         """What a checkpoint holds beside the tensors."""
