@@ -29,12 +29,17 @@ def inside(value: Any) -> Any:
 
 
 class Distant(torch.Tensor):
-    """A tensor elsewhere. CPU tensors of one number may meet it, and CPU indices may index it, as on a GPU."""
+    """A tensor elsewhere. CPU tensors of one number may meet it, and CPU indices may index it, as on a GPU.
+
+    It never has float64, which Apple's GPUs lack.
+    """
 
     numbers: Tensor
 
     @staticmethod
     def __new__(cls, numbers: Tensor, requires_grad: bool = False) -> "Distant":
+        if numbers.dtype == torch.float64:
+            raise TypeError("float64 elsewhere")
         return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             numbers.shape,

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import TINY_TRAINING, tiny_settings
+from conftest import TINY_TRAINING, tiny_model, tiny_settings
 from msvae import api
-from msvae.config import RunConfig
+from msvae.config import RunConfig, TrainingConfig
+from msvae.data import complete_rows
 from msvae.errors import Interrupted
-from msvae.training import loop
+from msvae.models.stages import Stage
+from msvae.objectives import Loss
+from msvae.source import Source, SourceBatch
+from msvae.training import loop, validation
 from msvae.training.best import BestWeights
 from msvae.training.checkpoint import RunFolder
 from msvae.training.run import Run, resume_run, train_run
@@ -42,7 +46,7 @@ def seen(passing: None, monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, di
         found.append((loss, {name: value.clone() for name, value in model.alignment.state_dict().items()}))
         return {"loss": loss}
 
-    monkeypatch.setattr(loop, "_validate", validate)
+    monkeypatch.setattr(loop, "validation_losses", validate)
     return found
 
 
@@ -92,3 +96,19 @@ def test_a_loss_that_is_not_a_number_is_never_the_best() -> None:
     best.look(1.0, 4, layer)
     best.look(1.0, 5, layer)
     assert best.as_dict() == {"loss": 1.0, "step": 4}
+
+
+def test_validation_counts_rows_not_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rows in parts of two: the last part is one row alone."""
+
+    def brightness(batch: SourceBatch, generator: torch.Generator) -> Loss:
+        mean = batch.values["grey"].mean()
+        return Loss(mean, {"brightness": mean, **({"alone": mean} if len(batch) == 1 else {})})
+
+    model = tiny_model("poe", [Source("grey", (1, 8, 8))])
+    images = torch.tensor([0.0, 0.0, 0.9])[:, None, None, None].expand(3, 1, 8, 8)
+    monkeypatch.setattr(model, "loss", brightness)
+    monkeypatch.setattr(validation, "FEWEST_AT_ONCE", 2)
+    rows = complete_rows(model.sources, {"grey": images.numpy()})
+    found = validation.validation_losses(model, rows, Stage(), TrainingConfig(batch_size=2))
+    assert found == pytest.approx({"loss": 0.3, "brightness": 0.3, "alone": 0.9})

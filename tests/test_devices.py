@@ -7,8 +7,10 @@ import msvae
 import msvae.api  # everything, before `torch.Generator` is another one
 from conftest import lacking, random_batch, tiny_model
 from elsewhere import ELSEWHERE, elsewhere, moved
+from msvae.data import complete_rows
 from msvae.models import METHODS
 from msvae.source import Source, SourceBatch
+from msvae.training import gates
 
 METHODS_LOOKED_AT = ("poe", "mopoe", "mvtcae", "jmvae", "mmvae+", "cmvae", "codevae", "helvae", "mld", "flow")
 
@@ -58,3 +60,13 @@ def test_losses_and_answers_stay_on_the_model_s_device(method: str, monkeypatch:
         msvae.reconstruct(model, double)
         if method != "mld":
             assert msvae.likelihood(model, complete, 2).device.type == "cpu"
+
+
+def test_gates_ask_on_the_model_s_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("flow", [Source(name, (3, 8, 8)) for name in ("blue", "green")]).eval()
+    images = {name: values.numpy() for name, values in random_batch(model, rows=6).values.items()}
+    rows = complete_rows(model.sources, images)
+    model = moved(model)
+    with elsewhere(monkeypatch):
+        for gate in (gates.reconstruction, gates.code, gates.converter, gates.samples):
+            assert gate(model, rows).figures

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msvae.objectives.base import Loss
+from msvae.objectives.base import Loss, mean_terms
 from msvae.posterior import Evidence, Experts
 from msvae.source import SourceBatch
 
@@ -48,7 +48,7 @@ def streamed_loss(
     else:
         total = torch.stack([part([tensor[:, rows] for tensor in tensors], rows) for rows in parts]).sum()
     assert isinstance(total, Tensor)
-    return Loss(total, _means(terms))
+    return Loss(total, mean_terms(terms))
 
 
 class _Streamed(torch.autograd.Function):
@@ -103,13 +103,3 @@ def _evidence(tensors: Sequence[Tensor], present: Tensor) -> Evidence:
     if len(tensors) == 5:
         shared = replace(shared, tokens=tensors[4])
     return Evidence(shared, Experts(tensors[2], tensors[3], present))
-
-
-def _means(parts: Sequence[tuple[int, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """Means of the terms over the parts that have them, by rows."""
-    names = dict.fromkeys(name for _, terms in parts for name in terms)
-    means = {}
-    for name in names:
-        known = [(rows, terms[name]) for rows, terms in parts if name in terms]
-        means[name] = torch.stack([rows * value for rows, value in known]).sum() / sum(rows for rows, _ in known)
-    return means

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -23,6 +24,21 @@ class Loss:
 
     total: Tensor
     terms: dict[str, Tensor]
+
+
+def mean_loss(parts: Sequence[tuple[int, Loss]]) -> Loss:
+    """Of all rows, detached, from (rows, their mean loss) of each part."""
+    total = mean_terms([(rows, {"total": loss.total.detach()}) for rows, loss in parts])["total"]
+    return Loss(total, mean_terms([(rows, loss.terms) for rows, loss in parts]))
+
+
+def mean_terms(parts: Sequence[tuple[int, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+    """Means of the terms by rows, each over the parts that have it."""
+    means = {}
+    for name in dict.fromkeys(name for _, terms in parts for name in terms):
+        known = [(rows, terms[name]) for rows, terms in parts if name in terms]
+        means[name] = torch.stack([rows * value for rows, value in known]).sum() / sum(rows for rows, _ in known)
+    return means
 
 
 class Objective(nn.Module):

@@ -85,8 +85,10 @@ def _mean_image(parts: Iterable[Tensor], source: Source) -> Tensor:
             torch.stack([(part.round() == kind).sum(dim=0) for kind in range(source.categories)]) for part in parts
         ]
         return torch.stack(counts).sum(dim=0).argmax(dim=0).float()
-    sums, counts = zip(*((part.double().sum(dim=0), len(part)) for part in parts), strict=True)
-    return (torch.stack(sums).sum(dim=0) / sum(counts)).float()
+    device, total, count = torch.device("cpu"), torch.zeros((), dtype=torch.float64), 0
+    for part in parts:
+        device, total, count = part.device, total + part.cpu().double().sum(dim=0), count + len(part)  # MPS: no float64
+    return (total / count).float().to(device)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from msvae.errors import CheckpointError
+from msvae.models.base import Loss
 from msvae.training.files import write_text
 
 
@@ -21,7 +22,7 @@ class MetricsLog:
         self.path, self.writes = path, writes
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line.
+        """Add one line, with six digits of each figure.
 
         Raises:
             CheckpointError: if it cannot be written (for example a full disk).
@@ -30,7 +31,7 @@ class MetricsLog:
             return
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps({name: _six_digits(value) for name, value in record.items()}) + "\n")
         except OSError as error:
             raise CheckpointError(f"Cannot write {self.path}: {error.strerror or error}.") from None
 
@@ -57,3 +58,12 @@ class MetricsLog:
         if self.writes and self.path.exists():
             kept = [record for record in self.records() if record["step"] <= step]
             write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def loss_figures(loss: Loss) -> dict[str, float]:
+    """A loss and its terms by name, as numbers."""
+    return {"loss": float(loss.total), **{name: float(value) for name, value in loss.terms.items()}}
+
+
+def _six_digits(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value

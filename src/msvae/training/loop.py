@@ -1,46 +1,35 @@
 """The training loop, to be read from top to bottom."""
 
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
-
-import torch
+from collections.abc import Mapping
 
 from msvae.config import TrainingConfig
-from msvae.data.augment import augmented, changes_anything
+from msvae.data.augment import changes_anything
 from msvae.data.base import Rows
 from msvae.errors import GateError, Interrupted
-from msvae.models.base import Loss, MultiSourceModel
-from msvae.models.stages import RowSource, Stage, rows_at_once
+from msvae.models.base import MultiSourceModel
+from msvae.models.stages import RowSource, Stage
+from msvae.objectives.base import mean_loss
 from msvae.training.augmented_rows import AugmentedRows
 from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import RunFolder
 from msvae.training.devices import accelerator_for, chosen_precision, kept_random_state
 from msvae.training.gates import GATES
-from msvae.training.guards import refuse_non_finite_gradients, refuse_non_finite_losses
-from msvae.training.log import MetricsLog
+from msvae.training.log import MetricsLog, loss_figures
 from msvae.training.optimizer import optimizer_of
 from msvae.training.plan import StagePlan
 from msvae.training.processes import Processes
 from msvae.training.progress import Display, Quiet, shown, three_digits
-from msvae.training.schedule import BatchOrder, balance_weights, derived_seed, learning_rate, progress_share
+from msvae.training.schedule import BatchOrder, balance_weights, learning_rate, progress_share
+from msvae.training.signals import stop_signals
 from msvae.training.state import TrainingState
+from msvae.training.step import Stepper
+from msvae.training.validation import is_due, validation_losses, watched
 
 LOG_EVERY = 10
-VALIDATIONS_PER_RUN = 20
-VALIDATIONS_THAT_CHOOSE = 8
-VALIDATION_ROWS = 512
 AFTER_TRAINING_ROWS = 5000
 AFTER_TRAINING_LEAST_ROWS = 200
 AFTER_TRAINING_BYTES = 1 << 29
-STDERR = 2
-ECHO_SECONDS = 3.0
-STOPPING = b"\nStopping after this step, with everything saved; Ctrl-C again stops at once, at the last checkpoint.\n"
 
 
 def fit(
@@ -86,7 +75,7 @@ def fit(
     plan = StagePlan(model.stages, config, len(train), processes.count)
     processes.refuse_few_rows(plan.stages, len(train))
     if validation is not None:
-        validation = _watched(validation, config, display) if processes.first else None
+        validation = watched(validation, config, display) if processes.first else None
     step, seconds = 0, 0.0
     if resume:
         checkpoint = state.restore()
@@ -95,13 +84,12 @@ def fit(
         processes.agree("checkpoints", step)
     log = MetricsLog(run.metrics_log, writes=processes.first)
     log.cut_after(step)
-    generator = torch.Generator(accelerator.device)
-    changes = torch.Generator(accelerator.device)
+    take_step = Stepper(wrapped, optimizer, state, train, config, accelerator, processes)
     saved_at = time.monotonic()
 
     rows: RowSource = train
     alone = processes.entered_by_first(run.alone())
-    with alone, shown(display, title, plan.total, step), _stop_signals(processes) as stop, kept_random_state():
+    with alone, shown(display, title, plan.total, step), stop_signals(processes) as stop, kept_random_state():
         unjudged = plan.last_trained()
         if unjudged is not None and not processes.told(log.has_gate, unjudged.name):  # its process was killed
             _check_gate(averaged.model, unjudged, validation, log, step, run, display, processes)
@@ -125,35 +113,14 @@ def fit(
                 balance = balance.repeat(len(rows) // len(train))
             size = stage.batch_size(config.batch_size) * processes.count
             order = BatchOrder(len(rows), size, config.seed, balance)
-            peak = config.learning_rate * stage.rate
             while length is None or step < plan.first_step + length:
                 began = time.perf_counter()
-                noise_seed = derived_seed(config.seed, processes.own("noise"), step)
-                torch.manual_seed(noise_seed)  # for users' modules with dropout and the like
-                generator.manual_seed(noise_seed)
-                changes.manual_seed(derived_seed(config.seed, processes.own("augment"), step))
                 local = step - plan.first_step
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(local, peak, config.warmup_steps, length)
+                rate = learning_rate(local, config.learning_rate * stage.rate, config.warmup_steps, length)
                 model.tell_progress(progress_share(local, config.warmup_steps, length), local)
-
                 index = processes.part(order(local))
-                parts = index.tensor_split(stage.parts(len(index), config.accumulation))
-                losses: list[Loss] = []
-                for part in parts:
-                    batch = rows.batch(part).to(accelerator.device)
-                    if rows is train:  # not what earlier stages have computed
-                        batch = augmented(batch, train.sources, config.augment, changes)
-                    loss = wrapped(batch, generator)
-                    accelerator.backward(loss.total * (len(part) / order.batch_size))
-                    losses.append(loss)
-                processes.together(refuse_non_finite_losses, losses, step, run)
-                processes.add_up(model.parameters())
-                refuse_non_finite_gradients(state.parameters, config, accelerator, step, run)
-                optimizer.step()
-                optimizer.zero_grad()
-                processes.share_statistics(model)
-                averaged.update()
+                parts = stage.parts(len(index), config.accumulation)
+                losses = take_step(step, rows, index, parts, order.batch_size, rate)
 
                 step += 1
                 took = time.perf_counter() - began
@@ -166,14 +133,13 @@ def fit(
                         processes.told(state.save, step, plan, seconds)
                 last = length is not None and step == plan.first_step + length
                 if step % LOG_EVERY == 0 or last:
-                    figures = _figures(losses)
-                    done = {"step": step, "seconds": round(seconds, 3), "rows": (local + 1) * order.batch_size}
+                    figures = loss_figures(mean_loss(losses))
+                    done = {"step": step, "seconds": seconds, "rows": (local + 1) * order.batch_size}
                     log.append({**done, **plan.tag(stage), **figures})
                     shown_figures = {**plan.tag(stage), **_shown_figures(figures, order.batch_size / took)}
                     display.update(step, plan.total, shown_figures)
-                if validation is not None and _validation_is_due(local + 1, length, _validations(stage, plan)):
-                    most = max(stage.least_rows, min(config.batch_size, rows_at_once(model.sources)))
-                    validated = _validate(averaged.model, validation, config.seed, max(most, 16), accelerator.device)
+                if validation is not None and is_due(local + 1, length, stage, plan):
+                    validated = validation_losses(averaged.model, validation, stage, config)
                     named = {f"validation/{name}": value for name, value in validated.items()}
                     log.append({"step": step, **plan.tag(stage), **named})
                     if stage.keeps_best:
@@ -212,18 +178,6 @@ def fit(
         if processes.any(stop.is_set()):
             raise Interrupted(f"Stopped after the last step; the training is finished, and saved in {run.path}.")
     return trained
-
-
-def _watched(validation: Rows, config: TrainingConfig, display: Display) -> Rows | None:
-    """Validation rows that have a source, in no order: files lie sorted, often by class, and of many the first ones are
-    looked at."""
-    order = BatchOrder(len(validation), 1, config.seed).some(len(validation))
-    some = torch.stack(list(validation.present.values())).any(dim=0)
-    order = order[some[order]]
-    if not len(order):
-        display.note("No validation row has any of the sources: neither losses nor gates are looked at.")
-        return None
-    return validation.take(order)
 
 
 def _rows_of(stage: Stage, model: MultiSourceModel, train: Rows, config: TrainingConfig) -> RowSource:
@@ -271,70 +225,6 @@ def _check_gate(
         )
 
 
-def _figures(losses: list[Loss]) -> dict[str, float]:
-    """Mean loss terms over the parts of a batch."""
-    figures = {"loss": sum(float(loss.total.detach()) for loss in losses) / len(losses)}
-    for name in {name: None for loss in losses for name in loss.terms}:
-        values = [float(loss.terms[name]) for loss in losses if name in loss.terms]
-        figures[name] = sum(values) / len(values)
-    return {name: round(value, 4) for name, value in figures.items()}
-
-
 def _shown_figures(figures: Mapping[str, float], rows_per_second: float) -> dict[str, str]:
     short = {name.removeprefix("reconstruction/"): three_digits(value) for name, value in figures.items()}
     return {**short, "rows/s": three_digits(rows_per_second)}
-
-
-def _validations(stage: Stage, plan: StagePlan) -> int:
-    """How often a stage looks at validation rows: its share of a run's, or more where that chooses its weights."""
-    return VALIDATIONS_THAT_CHOOSE if stage.keeps_best else max(1, VALIDATIONS_PER_RUN // len(plan.stages))
-
-
-def _validation_is_due(step: int, total: int | None, count: int) -> bool:
-    """Of a stage of `total` steps: so many times, and at its end."""
-    if total is None:
-        return False
-    return step % max(1, total // count) == 0 or step == total
-
-
-@torch.no_grad()
-def _validate(model: Any, rows: Rows, seed: int, at_once: int, device: torch.device) -> dict[str, float]:
-    """The loss on validation rows, with the averaged weights and the same noise every time."""
-    generator = torch.Generator(device).manual_seed(derived_seed(seed, "validation", 0))
-    was_training = model.training
-    model.eval()
-    index = torch.arange(min(len(rows), VALIDATION_ROWS))
-    losses = [model.loss(rows.batch(part).to(device), generator) for part in index.split(at_once)]
-    model.train(was_training)
-    return _figures(losses)
-
-
-@contextmanager
-def _stop_signals(processes: Processes) -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the step; a second Ctrl-C stops at once.
-
-    A process among several hears the first one twice: from the terminal, and from what has started it, which also asks
-    it to end when another one has stopped.
-    """
-    wish = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield wish
-        return
-    wished_at = 0.0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal wished_at
-        if not wish.is_set():
-            wish.set()
-            wished_at = time.monotonic()
-            if processes.first:
-                os.write(STDERR, STOPPING)  # the one way to speak that is safe in a handler
-        elif processes.count == 1 or (number == signal.SIGINT and time.monotonic() - wished_at > ECHO_SECONDS):
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield wish
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
