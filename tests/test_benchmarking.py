@@ -29,7 +29,7 @@ from msvae.config import ModelConfig, parse
 from msvae.data import DataSet, Rows
 from msvae.errors import ConfigError
 from msvae.evaluation import yardstick
-from msvae.evaluation.verifier import Classifier, train_classifier
+from msvae.evaluation.verifier import Classifier, Effort, train_classifier
 from msvae.models import SharedFlow
 from msvae.training import gates
 from msvae.training.checkpoint import RunFolder
@@ -61,7 +61,7 @@ VERIFIERS: dict[str, Classifier] = {}
 def trained_once(data: DataSet, rows: Rows, name: str, classes: int, seed: int) -> Classifier:
     """A verifier of few steps, the same in every test."""
     if name not in VERIFIERS:
-        VERIFIERS[name] = train_classifier(rows, name, classes, seed, steps=100)
+        VERIFIERS[name] = train_classifier(rows, name, classes, seed, Effort(steps=100))
     return VERIFIERS[name]
 
 
@@ -290,6 +290,18 @@ def test_rows_of_the_prior_do_not_stand_as_those_of_a_fitted_sampler() -> None:
     made = {"joint_coherence": 0.6, "prior_joint_coherence": 0.1, "drawn_from": "fitted sampler"}
     both = summary({**figures, "generation": made})
     assert (both["joint_coherence"], both["prior_joint_coherence"]) == (0.6, 0.1)
+
+
+def test_rows_that_another_process_has_added_stay(tmp_path: Path) -> None:
+    first, second = (Results(tmp_path / "quality-x.json", TERMS) for _ in range(2))
+    first.add(_row(0, {}), {})
+    second.add(_row(1, {}), {})
+    first.add(_row(2, {}), {})
+    assert [row["seed"] for row in Results(tmp_path / "quality-x.json").rows] == [0, 1, 2]
+    one, other = (Calibration(tmp_path / "calibration.json") for _ in range(2))
+    one.record("poe", [{"training": [0.1]}])
+    other.record("moe", [{"training": [0.2]}])
+    assert set(Calibration(tmp_path / "calibration.json").entries) == {"poe", "moe"}
 
 
 def _row(seed: int, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from conftest import random_batch, tiny_model
 from msvae.data import DataSet, complete_rows
 from msvae.evaluation import Extent, evaluate_model, make_yardstick
 from msvae.evaluation.extent import mixed
-from msvae.evaluation.verifier import train_classifier
+from msvae.evaluation.verifier import Effort, train_classifier
 from msvae.evaluation.walks import walks
 from msvae.evaluation.yardstick import equal_frechet
 from msvae.metrics import (
@@ -279,7 +279,7 @@ def test_the_linear_probe_finds_what_is_linear_and_nothing_in_noise() -> None:
 
 def test_the_verifier_learns_real_digits(digits: DataSet) -> None:
     with torch.no_grad():  # whoever asks for figures may be in such a region
-        classifier = train_classifier(digits.split("train"), "blue", 10, seed=0, steps=150)
+        classifier = train_classifier(digits.split("train"), "blue", 10, seed=0, effort=Effort(steps=150))
     test = digits.split("test")
     accuracy = conditional_coherence(classifier.look(test.all().values["blue"]), test.labels)
     assert accuracy > 0.85
@@ -299,7 +299,7 @@ def test_a_verifier_of_chosen_rows_sees_their_own_images(digits: DataSet) -> Non
     }
     rows = replace(train, values=values, present=present).only(["blue", "green"])
     assert rows.chosen is not None
-    classifier = train_classifier(rows, "blue", 10, seed=0, steps=150)
+    classifier = train_classifier(rows, "blue", 10, seed=0, effort=Effort(steps=150))
     test = digits.split("test")
     assert conditional_coherence(classifier.look(test.all().values["blue"]), test.labels) > 0.8
 

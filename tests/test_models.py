@@ -396,6 +396,18 @@ def test_codes_of_another_length_are_refused(method: str) -> None:
         model.decode(torch.zeros(2, length + 1))
 
 
+def test_masked_diffusion_only_reads_its_autoencoders_once_they_are_trained() -> None:
+    """Dropout and counted means of users' own networks rest then."""
+    model = tiny_model("mld")
+    assert isinstance(model, MaskedDiffusion)
+    for stage, learns, rests in (("sources", model.networks, None), ("diffusion", model.field, model.networks)):
+        model.enter_stage(stage)
+        model.train()
+        assert all(part.training for part in learns.modules())
+        assert rests is None or not any(part.training for part in rests.modules())
+        assert not any(part.training for part in model.eval().modules())
+
+
 def test_masked_diffusion_standardises_drawn_codes_also_where_a_source_says_nothing() -> None:
     """Untrained encoders say next to nothing: their means hardly vary, and what is drawn has the prior's variance."""
     model = tiny_model("mld").eval()

@@ -21,6 +21,7 @@ from conftest import TINY, TINY_TRAINING, Command
 from msvae import api
 from msvae.config import DataConfig
 from msvae.data import DataSet, load_data, store
+from msvae.data.images import read_images, write_images
 from msvae.data.own import cache, settings_place
 from msvae.data.own.check import check_own
 from msvae.data.own.export import export
@@ -319,6 +320,22 @@ def test_labels_of_rows_without_names_are_found_by_their_numbers(tmp_path):
     np.save(tmp_path / "a" / "photo.npy", NOISE.integers(0, 256, (12, 3, 8, 8)).astype(np.uint8))
     (tmp_path / "a" / "labels.csv").write_text("\n".join(["row,label", *(f"{row},c{row % 2}" for row in range(12))]))
     assert own(tmp_path / "a").class_names == ("c0", "c1")
+    assert not any("have no image" in note for note in check(tmp_path / "a")["notes"])
+
+
+def test_arrays_are_asked_in_the_order_in_which_they_were_trained_on(tmp_path):
+    """Twelve channels last, which nobody would guess."""
+    images = NOISE.random((10, 8, 8, 12)).astype(np.float32)
+    for row, image in enumerate(images):
+        (tmp_path / "a" / "bands").mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "a" / "bands" / f"{row}.npy", image)
+    check(tmp_path / "a")
+    edit(tmp_path / "a", bands__shape=[12, 8, 8], bands__channels_last=True)
+    source = own(tmp_path / "a").sources[0]
+    asked = read_images([tmp_path / "a" / "bands" / "3.npy"], source)
+    torch.testing.assert_close(asked[0], torch.from_numpy(images[3]).movedim(-1, 0))
+    [answer] = write_images(tmp_path / "out", asked, source, ["3"])
+    np.testing.assert_allclose(np.load(answer), images[3], rtol=1e-6)
 
 
 def test_other_arrays_of_a_file_and_odd_names_of_columns_do_no_harm(tmp_path):

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from msvae.errors import SourceError
+from msvae.data import SPLITS, DataSet, check_data, complete_rows
+from msvae.errors import DataError, SourceError
 from msvae.source import Source, SourceBatch, check_batch
 
 BLUE, DEPTH = Source("blue", (3, 8, 8)), Source("depth", (1, 8, 8), value_range=(0.0, 10.0))
@@ -101,3 +102,26 @@ def test_class_numbers_have_no_class_beyond_the_last_one() -> None:
         with pytest.raises(SourceError, match="map"):
             check_batch(batch, [source])
     check_batch(SourceBatch.complete({"map": torch.full((1, 1, 2, 2), 1000.0)}), [source])
+
+
+@pytest.mark.parametrize(("value", "passes"), [(2.5, False), (1.9, False), (2.001, True)])
+def test_a_number_between_two_classes_is_none(value: float, passes: bool) -> None:
+    """It would be rounded up in one place and down in another; what rounding errors leave is tolerated."""
+    source = Source("map", (1, 2, 2), likelihood="categorical", categories=5)
+    images = torch.full((2, 1, 2, 2), 1.0)
+    images[1, 0, 0, 0] = value
+    batch = SourceBatch.complete({"map": images})
+    rows = complete_rows([source], {"map": images.numpy()})
+    data = DataSet("maps", dict.fromkeys(SPLITS, rows), shared_content=False)
+    if passes:
+        check_batch(batch, [source])
+        check_data(data)
+        return
+    with pytest.raises(SourceError, match=r"'map': expected class numbers 0 to 4, got some that are not whole"):
+        check_batch(batch, [source])
+    with pytest.raises(
+        DataError, match=r"'map' has numbers that are not whole in row 1; expected class numbers 0 to 4"
+    ):
+        check_data(data)
+    absent = SourceBatch({"map": images}, {"map": torch.tensor([True, False])})
+    check_batch(absent, [source], allow_empty_rows=True)

@@ -128,6 +128,8 @@ def test_one_process_at_a_time_trains_in_a_folder(
             train_run(config(), tmp_path / "run", data=DATA)
     with RunFolder(tmp_path / "run").alone(), pytest.raises(CheckpointError, match="Another process is training"):
         resume_run(tmp_path / "run", data=DATA)
+    with RunFolder(tmp_path / "run").alone(), pytest.raises(CheckpointError, match="Another process is training"):
+        RunFolder(tmp_path / "run").discard()
     resume_run(tmp_path / "run", data=DATA)
     assert_same_weights(straight.folder.path, tmp_path / "run")
 

@@ -215,6 +215,7 @@ def main() -> None:
             figures, parameters = judge.model(trained, arguments.seed), trained.parameters()
         row = {**key, **facts, "steps": sum(steps.values()), "parameters": sum(p.numel() for p in parameters)}
         row |= {**circumstances(), "figures": figures}
+        rows = read_json(path)["rows"] if path.exists() else rows  # others may have added some meanwhile
         rows = [other for other in rows if not key.items() <= other.items()] + [row]
         content |= {"rows": rows, **table_of(arguments.data, budget, content["real"], rows)}
         write_json(path, content)

@@ -1,6 +1,5 @@
 """Train, test, report: the long work on a run, in Python. The questions to a trained run are in `msvae.questions`."""
 
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -221,7 +220,7 @@ def single_baseline(
             f"The baseline needs fresh modules of your own for: {', '.join(own_networks)}; give networks=, "
             "or evaluate with baseline=False."
         )
-    shutil.rmtree(folder, ignore_errors=True)  # of another number of steps: the run has been trained on since
+    stored.discard()  # of another number of steps: the run has been trained on since
     joint = run.config.model
     if not isinstance(joint, ModelConfig):
         raise ConfigError(f"Method {joint.method!r} has no single-source baseline: its first stage is that.")

@@ -21,16 +21,14 @@ def weighted_mean(images: Images, weights: Float[Tensor, " sources"]) -> Blend:
     return torch.einsum("s,sbchw->bchw", share, images)
 
 
-def pyramid_blend(images: Images, weights: Float[Tensor, " sources"], levels: int | None = None) -> Blend:
+def pyramid_blend(images: Images, weights: Float[Tensor, " sources"]) -> Blend:
     """Multi-band blend: in each band of a Laplacian pyramid the sources with the stronger detail there prevail.
 
         band = sum_m w_m band_m,  w_m ~ a_m (local energy of band_m);  the coarsest band is a plain weighted mean
 
     With weights alone, and no salience, a multi-band blend would be the weighted mean again (the pyramid is linear).
-    Source: Burt & Adelson 1983; salience after Burt & Kolczynski 1993.
-
-    Args:
-        levels: number of detail bands; by default as many halvings as leave 4 pixels.
+    There are as many bands as halvings leave 4 pixels. Source: Burt & Adelson 1983; salience after Burt & Kolczynski
+    1993.
     """
     kept = weights > 0
     images, weights = images[kept], weights[kept]
@@ -38,8 +36,7 @@ def pyramid_blend(images: Images, weights: Float[Tensor, " sources"], levels: in
         return images[0]
     sources, rows = images.shape[:2]
     height, width = images.shape[-2:]
-    if levels is None:
-        levels = max(1, (min(height, width) // 4).bit_length() - 1)
+    levels = max(1, (min(height, width) // 4).bit_length() - 1)
     flat = images.flatten(0, 1)
     bands, sizes = [], []
     for _ in range(levels):

@@ -37,6 +37,7 @@ class FileForm:
         clip: whether numbers outside low..high are moved to the nearer end; else they are refused.
         nan: what stands for NaN in a file; without it NaN is refused.
         pages: whether every page of a TIFF is an image (`rows`), or all are the channels of one (`channels`).
+        channels_last: whether the channels of arrays come last; guessed when None.
         axis: of a volume, along which it is cut into images.
         affine: of a volume's cut images: 16 numbers, voxel to millimetre, as NIfTI has it.
 
@@ -55,6 +56,7 @@ class FileForm:
     clip: bool = False
     nan: float | None = None
     pages: str = "rows"
+    channels_last: bool | None = None
     axis: int = 2
     affine: tuple[float, ...] | None = None
 
@@ -158,6 +160,10 @@ class Source:
         low, high = self.value_range
         slack = min(1e-3 * (high - low), 0.49 if self.categories else math.inf)
         return low - slack, high + slack
+
+    def are_classes(self, values: Tensor) -> Tensor:
+        """Whether values are whole numbers, but for what is tolerated: a number between two classes is none."""
+        return (values - values.round()).abs() <= self.value_range[0] - self.tolerated_range[0]
 
     @property
     def value_count(self) -> int:
@@ -332,6 +338,10 @@ def _check_values(batch: SourceBatch, sources: Sequence[Source]) -> None:
         (low, high), (least, most) = source.value_range, source.tolerated_range
         if lowest != lowest or highest != highest:
             raise SourceError(f"Source {name!r}: NaN in a present value. Mark the row absent, or mend the data.")
+        if source.categories and not bool(source.are_classes(batch.values[name][batch.present[name]]).all()):
+            raise SourceError(
+                f"Source {name!r}: expected class numbers 0 to {source.categories - 1}, got some that are not whole."
+            )
         if lowest < least or highest > most:
             raise SourceError(
                 f"Source {name!r}: expected values in [{low:g}, {high:g}], got [{lowest:g}, {highest:g}]. "

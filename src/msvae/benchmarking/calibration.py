@@ -74,7 +74,7 @@ class Calibration:
     def record(
         self, name: str, repeats: list[Windows], shares: Mapping[str, float] | None = None, **facts: Any
     ) -> dict[str, float]:
-        """Keep what was measured, and return the seconds of a step of every stage.
+        """Keep what was measured, beside what other processes have, and return the seconds of a step of every stage.
 
         A repeat is a short run, measured in windows of some steps. For each window the fastest repeat counts, since
         what disturbs a run only ever slows it; then the mean over the windows.
@@ -95,6 +95,8 @@ class Calibration:
                 "slowest": float(table.max()),
                 "windows": table.shape[1],
             }
+        if self.path.exists():
+            self.entries = read_json(self.path)["entries"]
         self.entries[name] = {"stages": stages, "repeats": len(repeats), **facts, **circumstances()}
         write_json(self.path, {"format_version": FORMAT_VERSION, "entries": self.entries})
         return {stage: facts["seconds_per_step"] for stage, facts in stages.items()}

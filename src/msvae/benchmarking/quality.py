@@ -1,6 +1,5 @@
 """Methods compared: the same rows, networks, budget and judges for all of them."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -200,6 +199,7 @@ def judge(
         "parameters": sum(p.numel() for p in model.parameters()),
         "evaluation_seconds": figures["seconds"],
         **circumstances(),
+        "judges": figures["judges"],
         "figures": summary(figures),
     }
     comparison.table.add(row, real_ceilings(figures))
@@ -262,10 +262,10 @@ def trained_as(
     """
     stored = RunFolder(folder)
     if again:
-        shutil.rmtree(folder, ignore_errors=True)
+        stored.discard()
     refuse_other_run(config, folder)
     if not stored.checkpoints():
-        shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
+        stored.discard()  # stopped before its first checkpoint
         return train_run(config, folder, display=display, title=title)
     run = open_run(folder) if stored.state().finished else resume_run(folder, display=display, title=title)
     if isinstance(run.model, SharedFlow) and isinstance(config.model, FlowConfig):

@@ -123,8 +123,12 @@ class Results:
             )
 
     def add(self, row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None:
-        """Put a row (`method`, `seed` and whatever else) in its place, and the ceilings of real rows beside it."""
-        kept = [r for r in self.rows if (r["method"], r["seed"]) != (row["method"], row["seed"])]
+        """Put a row (`method`, `seed` and whatever else) in its place, and the ceilings of real rows beside it.
+
+        Rows that another process has added meanwhile stay.
+        """
+        stored = read_json(self.path)["rows"] if self.path.exists() else self.rows
+        kept = [r for r in stored if (r["method"], r["seed"]) != (row["method"], row["seed"])]
         self.rows = [*kept, dict(row)]
         self.ceilings = dict(ceilings)
         content = {

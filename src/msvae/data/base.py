@@ -221,6 +221,12 @@ def _check_values(rows: Rows, source: Source, where: str) -> None:
                 f"{where}: source {name!r} has NaN or infinity in row {int(known[infinite.nonzero()[0]])}. "
                 "Mark it absent, or mend it."
             )
+        between = torch.zeros(0) if source.categories is None else ~source.are_classes(values).all(dim=1)
+        if bool(between.any()):
+            raise DataError(
+                f"{where}: source {name!r} has numbers that are not whole in row {int(known[between.nonzero()[0]])}; "
+                f"expected class numbers {low:g} to {high:g}."
+            )
         outside = ((values < least) | (values > most)).any(dim=1)
         if bool(outside.any()):
             row = int(outside.nonzero()[0])

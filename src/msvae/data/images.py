@@ -56,6 +56,7 @@ def _reading(source: Source) -> Reading:
         classes=source.categories is not None,
         axis=form.axis,
         pages=form.pages,
+        channels_last=form.channels_last,
         size=(source.shape[1], source.shape[2]),
     )
 

@@ -42,6 +42,8 @@ def write_numbers(folder: Path, numbers: np.ndarray, source: Source, names: Sequ
         if form.format == "nifti":
             return _write_volumes(folder, numbers, form, names)
         ending, write = WRITERS[form.format]
+        if form.format == "npy" and form.channels_last and source.is_image:
+            numbers = np.moveaxis(numbers, 1, -1)
         return [_whole(folder, name, ending, write, image) for name, image in zip(names, numbers, strict=True)]
     except OSError as error:
         raise DataError(f"Cannot write into {folder}: {error.strerror or error}.") from None

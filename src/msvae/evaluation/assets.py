@@ -118,7 +118,7 @@ def kept_verifier(data: DataSet, name: str, classes: int) -> Classifier | None:
     if folder is None or not (folder / INDEX).exists():
         return None
     index = read_json(folder / INDEX)
-    if index.get("format") != FORMAT_VERSION or index.get("classes") != classes or name not in index["files"]:
+    if index.get("format") != FORMAT_VERSION or index.get("classes") != classes or name not in index.get("files", {}):
         return None
     path = folder / f"{name}.safetensors"
     try:

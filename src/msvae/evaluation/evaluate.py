@@ -74,6 +74,7 @@ def evaluate_model(
         "probe": answers["probe"],
         "walks": answers["walks"],
         "ceilings": {**yardstick.figures, **rebuilt},
+        "judges": yardstick.judges,
         "seconds": round(time.perf_counter() - began, 1),
         "seed": seed,
     }

@@ -1,5 +1,6 @@
 """The verifier of coherence: one small classifier per source, trained on training rows alone."""
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +15,7 @@ from msvae.networks import input_channels, network_input
 from msvae.networks.conv import LARGEST_IMAGE, SMALLEST_IMAGE, ConvEncoder
 from msvae.networks.mlp import MlpEncoder
 from msvae.source import Source, source_named
-from msvae.training.devices import kept_random_state
+from msvae.training.devices import device_named, kept_random_state
 from msvae.training.progress import Display, Quiet, tracked
 from msvae.training.schedule import BatchOrder, derived_seed, learning_rate
 
@@ -49,7 +50,7 @@ class Classifier(nn.Module):
 
     def __init__(self, source: Source, classes: int, effort: Effort = QUICK) -> None:
         super().__init__()
-        self.source = source
+        self.source, self.effort = source, effort
         convolves = (
             source.is_image and SMALLEST_IMAGE <= min(source.shape[1:]) <= max(source.shape[1:]) <= LARGEST_IMAGE
         )
@@ -65,6 +66,13 @@ class Classifier(nn.Module):
         features = F.relu(self.encoder(network_input(self.source, values)))
         return self.head(self.drop(features)), features
 
+    def fingerprint(self) -> str:
+        """A short name of these very weights: figures of other verifiers are of other judges."""
+        digest = hashlib.sha256()
+        for value in self.state_dict().values():
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
     @torch.no_grad()
     def look(self, values: Tensor) -> Verdict:
         """Probabilities and features of images in the source's value range, on the CPU wherever they are computed."""
@@ -79,14 +87,11 @@ def train_classifier(
     name: str,
     classes: int,
     seed: int = 0,
-    steps: int | None = None,
     effort: Effort = QUICK,
     display: Display | None = None,
 ) -> Classifier:
-    """A classifier of one source, trained on the given rows; call it with training rows only.
-
-    Args:
-        steps: other than those of the effort.
+    """A classifier of one source, on the CPU, trained on the given rows wherever that is quickest; call it with
+    training rows only.
 
     Raises:
         DataError: if the rows have no labels, or none of them has the source.
@@ -102,21 +107,22 @@ def train_classifier(
     )
     with kept_random_state(), torch.enable_grad():
         torch.manual_seed(derived_seed(seed, f"classifier {name}", 0))
-        model = Classifier(source, classes, effort)
+        device, steps = device_named(), effort.steps
+        model = Classifier(source, classes, effort).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
         order = BatchOrder(len(has_it), effort.batch_size, seed)
-        steps = steps or effort.steps
         for step in tracked(range(steps), display or Quiet(), f"training the verifier of {name}", steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, 2e-3, steps // 10, steps)
             index = has_it[order(step)]
             images = alone.batch(index).values[name]
-            logits, _ = model(_warped(images, source) if effort.warped else shifted(images, SHIFT))
-            loss = F.cross_entropy(logits, labels[index], label_smoothing=0.02)
+            images = _warped(images, source) if effort.warped else shifted(images, SHIFT)
+            logits, _ = model(images.to(device))
+            loss = F.cross_entropy(logits, labels[index].to(device), label_smoothing=0.02)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return model.eval()
+    return model.to("cpu").eval()
 
 
 def _warped(images: Tensor, source: Source, turn: float = 0.12, scale: float = 0.08, shift: float = 0.14) -> Tensor:

@@ -37,6 +37,14 @@ class Yardstick:
     figures: dict[str, Any]
     photographs: RealPhotographs | None
 
+    @property
+    def judges(self) -> dict[str, dict[str, Any]]:
+        """Which verifiers these are: how long each was trained, and a name of its weights."""
+        return {
+            name: {"steps": classifier.effort.steps, "fingerprint": classifier.fingerprint()}
+            for name, classifier in self.classifiers.items()
+        }
+
 
 def make_yardstick(
     data: DataSet, extent: Extent, verifier_rows: Rows | None = None, display: Display | None = None

@@ -1,4 +1,7 @@
-"""Flow matching: the path from noise to data, its velocity, and samplers; pure functions."""
+"""The parts of the shared-latent flow, a file each, and flow matching, which they all rest on.
+
+Exported here is flow matching alone: the path from noise to data, its velocity, and samplers, as pure functions.
+"""
 
 from msvae.flow.guidance import composed_velocity, guided_velocity
 from msvae.flow.path import PathPoints, noisy, path_points, path_times, path_velocity

@@ -69,14 +69,18 @@ class CodedBatch(SourceBatch):
 
 def joined(parts: list[CodedBatch]) -> CodedBatch:
     """Batches one after the other."""
-    evidence = [part.evidence for part in parts]
     return CodedBatch(
         {},
         {name: torch.cat([part.present[name] for part in parts]) for name in parts[0].present},
         {name: torch.cat([part.latents[name] for part in parts]) for name in parts[0].latents},
-        CodeEvidence(
-            torch.cat([part.tokens for part in evidence], dim=1),
-            torch.cat([part.logits for part in evidence], dim=1),
-            torch.cat([part.present for part in evidence], dim=1),
-        ),
+        joined_evidence([part.evidence for part in parts]),
+    )
+
+
+def joined_evidence(parts: list[CodeEvidence]) -> CodeEvidence:
+    """That of rows one after the other."""
+    return CodeEvidence(
+        torch.cat([part.tokens for part in parts], dim=1),
+        torch.cat([part.logits for part in parts], dim=1),
+        torch.cat([part.present for part in parts], dim=1),
     )

@@ -103,6 +103,15 @@ class MaskedDiffusion(JointVAE):
         self.stage = name
         for parameter_name, parameter in self.named_parameters():
             parameter.requires_grad_(parameter_name.startswith("field.") == (name == "diffusion"))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "MaskedDiffusion":
+        """What the stage `diffusion` only reads neither drops out nor counts means."""
+        super().train(mode)
+        if self.stage == "diffusion":
+            for part in self.children():
+                part.train(mode and part is self.field)
+        return self
 
     @torch.no_grad()
     def end_stage(self, name: str, rows: RowSource) -> None:
@@ -112,6 +121,7 @@ class MaskedDiffusion(JointVAE):
         """
         if name != "sources":
             return
+        self.eval()
         found = [self.evidence(rows.batch(part).to(self.device)).shared for part in in_chunks(rows, CHUNK)]
         means = torch.cat([experts.means for experts in found], dim=1)
         variances = torch.cat([experts.log_variances.exp() for experts in found], dim=1)
@@ -121,6 +131,7 @@ class MaskedDiffusion(JointVAE):
                 own = means[index, has_it]
                 self.center[index, 0] = own.mean(dim=0)
                 self.deviation[index, 0] = (own.var(dim=0) + variances[index, has_it].mean(dim=0)).sqrt() + 1e-3
+        self.train()
 
     def loss(self, batch: SourceBatch, generator: Generator | None = None) -> Loss:
         """That of the stage; of both where no stage was entered."""

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from msvae.config import FlowConfig
 from msvae.flow.agreement import agreement
 from msvae.flow.autoencoders import present_values, rows_by_source
-from msvae.flow.coded import CodedBatch, CodeEvidence, joined
+from msvae.flow.coded import CodedBatch, CodeEvidence, joined, joined_evidence
 from msvae.flow.content import pooled
 from msvae.flow.energy import energy_score
 from msvae.models.base import Loss
@@ -125,7 +125,7 @@ class StagedFlow(FlowParts):
 
     def _end_code(self, rows: RowSource) -> None:
         """Exact statistics of the code over the training rows: its density, its spread, and how well images say it."""
-        evidence = self._coded_rows(rows).evidence
+        evidence = self._evidence_of(rows)
         if not self.config.trained:
             self.standard.calibrate(pooled(evidence).flatten(1))
             self._fit_sampler(evidence)
@@ -138,7 +138,7 @@ class StagedFlow(FlowParts):
         The converter's are unguided: guidance exaggerates on purpose, which a proper score counts as an error.
         """
         generator = torch.Generator(self.device).manual_seed(0)
-        evidence = self._coded_rows(rows, JUDGED_ROWS).evidence
+        evidence = self._evidence_of(rows, JUDGED_ROWS)
         evidence = evidence.rows((evidence.present.sum(dim=0) > 1).nonzero().squeeze(1))
         if not evidence.present.shape[1]:
             return
@@ -157,8 +157,12 @@ class StagedFlow(FlowParts):
         """All rows, or at most so many from all over, as many at a time as are encoded together."""
         return (rows.batch(index).to(self.device) for index in in_chunks(rows, rows_at_once(self.sources), most))
 
-    def _coded_rows(self, rows: RowSource, most: int | None = None) -> CodedBatch:
-        return joined([self._coded(batch) for batch in self._batches(rows, most)])
+    def _coded_rows(self, rows: RowSource) -> CodedBatch:
+        return joined([self._coded(batch) for batch in self._batches(rows)])
+
+    def _evidence_of(self, rows: RowSource, most: int | None = None) -> CodeEvidence:
+        """What the sources of all rows say of the code, or of at most so many from all over."""
+        return joined_evidence([self.content.evidence(batch) for batch in self._batches(rows, most)])
 
     def _measure_grain(self, rows: RowSource) -> None:
         """The noise in what reconstructions leave of images from all over the training set."""

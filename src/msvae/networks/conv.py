@@ -53,8 +53,7 @@ class ConvDecoder(nn.Module):
     """A code -> raw image channels: one linear layer to a 4x4 map, then sub-pixel doublings and 3x3 convolutions.
 
     Doubling by a 1x1 convolution and a shuffle (Shi et al. 2016, arXiv 1609.05158) keeps the costly convolutions off
-    the
-    large maps: a third of the arithmetic of upsampling first. Odd sizes are cropped from the doubled map.
+    the large maps: a third of the arithmetic of upsampling first. Odd sizes are cropped from the doubled map.
 
     Args:
         inputs: length of the code.

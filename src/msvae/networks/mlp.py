@@ -29,9 +29,7 @@ class _Stack(nn.Module):
 class MlpEncoder(nn.Module):
     """Values, flattened -> a vector, through two hidden layers of 8 `width` units."""
 
-    def __init__(
-        self, source: Source, inputs: int, outputs: int, width: int = 32, refine: int = 0, conditions: int = 0
-    ) -> None:
+    def __init__(self, source: Source, inputs: int, outputs: int, width: int = 32, conditions: int = 0) -> None:
         super().__init__()
         positions = source.value_count // source.shape[0]
         self.stack = _Stack(inputs * positions, 8 * width, outputs, conditions)
@@ -43,9 +41,7 @@ class MlpEncoder(nn.Module):
 class MlpDecoder(nn.Module):
     """A code -> raw output of (outputs, ...) per row, through two hidden layers of 8 `width` units."""
 
-    def __init__(
-        self, source: Source, inputs: int, outputs: int, width: int = 32, refine: int = 0, conditions: int = 0
-    ) -> None:
+    def __init__(self, source: Source, inputs: int, outputs: int, width: int = 32, conditions: int = 0) -> None:
         super().__init__()
         self.shape = (outputs, *source.shape[1:])
         positions = source.value_count // source.shape[0]

@@ -55,11 +55,10 @@ def one_thing_each(data: DataSet, names: Sequence[str]) -> SourceBatch | None:
     chosen: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
     for name in names:
-        present = batch.present[name]
-        images = batch.values[name].masked_fill(~present.view(-1, 1, 1, 1), 0.0)  # where absent, anything may stand
-        distance = _distance_to_class_mean(images, kinds).masked_fill(~present, float("inf"))
-        for row in distance.argsort().tolist():
-            if int(kinds[row]) not in taken and bool(present[row]):
+        rows = batch.present[name].nonzero().squeeze(1)
+        distance = _distance_to_class_mean(batch.values[name][rows], kinds[rows])
+        for row in rows[distance.argsort()].tolist():
+            if int(kinds[row]) not in taken:
                 taken.add(int(kinds[row]))
                 chosen[name] = batch.values[name][row : row + 1]
                 break
@@ -67,9 +66,11 @@ def one_thing_each(data: DataSet, names: Sequence[str]) -> SourceBatch | None:
 
 
 def _distance_to_class_mean(images: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-    means = torch.stack([images[kinds == kind].mean(dim=0) for kind in kinds.unique()])
-    position = torch.searchsorted(kinds.unique(), kinds)
-    return (images - means[position]).square().flatten(1).mean(dim=1)
+    distance = torch.zeros(len(images))
+    for kind in kinds.unique():
+        alike = images[kinds == kind]
+        distance[kinds == kind] = (alike - alike.mean(dim=0)).square().flatten(1).mean(dim=1)
+    return distance
 
 
 def _triangles(model: MultiSourceModel, row: SourceBatch, sources: Sequence[Source], unit: Source) -> str:

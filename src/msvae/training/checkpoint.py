@@ -120,6 +120,16 @@ class RunFolder:
         finally:
             lock.release()
 
+    def discard(self) -> None:
+        """Remove the folder with all that is in it.
+
+        Raises:
+            CheckpointError: if a process is training in it.
+        """
+        if self.path.exists():
+            with self.alone():
+                shutil.rmtree(self.path, ignore_errors=True)
+
     def description(self) -> dict[str, Any]:
         """The whole content of config.json.
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         CheckpointError: if it cannot be written (for example a full disk).
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # other processes may write it too
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
@@ -77,8 +78,8 @@ def refuse_unwritable(folder: Path) -> None:
         CheckpointError: if nothing can be written there.
     """
     try:
-        (folder / ".writable.part").touch()
-        (folder / ".writable.part").unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise CheckpointError(f"Cannot write into {folder}: {error.strerror or error}.") from None
 

@@ -166,8 +166,12 @@ def splits_of(
 
 
 def _entry(layout: Layout, row: str, stem: str) -> dict[str, str]:
-    plain = str(int(row)) if row.isdecimal() and row == numbered_row(int(row)) else ""  # of arrays without names
-    return layout.table.get(row) or layout.table.get(stem) or layout.table.get(plain) or {}
+    return next((layout.table[name] for name in _called(row, stem) if layout.table.get(name)), {})
+
+
+def _called(row: str, stem: str) -> list[str]:
+    """What the labels may call a row: by its name, its file's, or its number in an array without names."""
+    return [row, stem, *([str(int(row))] if row.isdecimal() and row == numbered_row(int(row)) else [])]
 
 
 def _said_splits(said: Mapping[str, str]) -> dict[str, str]:
@@ -208,7 +212,7 @@ def labels_of(
     names = list(dict.fromkeys(column for entry in entries for column in entry if column != "split"))
     columns = {column: np.array([entry.get(column, "") for entry in entries]) for column in names}
     notes = []
-    known = {*rows, *stem_of.values()}
+    known = {name for row in rows for name in _called(row, stem_of[row])}
     lost = [row for row in layout.table if row not in known]
     if lost:
         notes.append(f"{len(lost)} rows of the labels have no image: {', '.join(lost[:5])}{', ..' * (len(lost) > 5)}")

@@ -86,6 +86,7 @@ class SourceSettings(Settings):
             clip=self.clip,
             nan=self.nan,
             pages=self.pages,
+            channels_last=self.channels_last,
             axis=self.axis,
             affine=affine or self.affine,
         )

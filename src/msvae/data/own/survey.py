@@ -69,18 +69,11 @@ class Survey:
 
     Args:
         problems: files that cannot be read.
-        rows: the sources that each row has.
     """
 
     layout: Layout
     sources: dict[str, SourceSurvey]
     problems: list[Problem]
-    rows: dict[str, frozenset[str]]
-
-    def subsets(self) -> list[tuple[tuple[str, ...], int]]:
-        """How many rows have which sources, the most frequent first."""
-        counts = Counter(tuple(name for name in self.sources if name in have) for have in self.rows.values())
-        return counts.most_common()
 
 
 def survey(layout: Layout, settings: OwnSettings | None, tell: Tell, *, every_value: bool = True) -> Survey:
@@ -93,7 +86,6 @@ def survey(layout: Layout, settings: OwnSettings | None, tell: Tell, *, every_va
     """
     found = {name: SourceSurvey(origin) for name, origin in layout.origins.items()}
     problems = list(layout.problems)
-    rows: dict[str, set[str]] = {}
     with opened_files() as files:
         for done, holding in enumerate(layout.holdings):
             tell("looking at the files", done, len(layout.holdings))
@@ -101,15 +93,11 @@ def survey(layout: Layout, settings: OwnSettings | None, tell: Tell, *, every_va
             seen = found[holding.source]
             seen.files += 1
             try:
-                names = _look(files, holding, described, seen, every_value)
+                _look(files, holding, described, seen, every_value)
             except UnreadableError as error:
                 problems.append(Problem(holding.source, where_of(layout, holding), str(error)))
-                continue
-            for name in names:
-                if name:
-                    rows.setdefault(name, set()).add(holding.source)
     tell("looking at the files", len(layout.holdings), len(layout.holdings))
-    return Survey(layout, found, problems, {row: frozenset(have) for row, have in sorted(rows.items())})
+    return Survey(layout, found, problems)
 
 
 def where_of(layout: Layout, holding: Holding) -> str:
@@ -126,7 +114,7 @@ def _undescribed(layout: Layout, holding: Holding) -> SourceSettings:
     return SourceSettings(path=origin.path, array=origin.array, shape=(1,), file_range=(0.0, 1.0))
 
 
-def _look(files: Files, holding: Holding, settings: SourceSettings, seen: SourceSurvey, every_value: bool) -> list[str]:
+def _look(files: Files, holding: Holding, settings: SourceSettings, seen: SourceSurvey, every_value: bool) -> None:
     header = header_of(files, holding, settings)
     file, known = files.open(holding)
     measured = header.dtype == "uint8"
@@ -134,7 +122,7 @@ def _look(files: Files, holding: Holding, settings: SourceSettings, seen: Source
         for image in read_images(file, known, Reading(**{**vars(settings.reading()), "size": None})):
             seen.measure(image)
     seen.count(header, known)
-    return rows_of(holding, settings, header)
+    rows_of(holding, settings, header)  # refuses what cannot be cut into tiles
 
 
 def propose(found: Survey) -> OwnSettings:
@@ -228,10 +216,7 @@ def summary(found: Survey, settings: OwnSettings) -> dict[str, Any]:
     return {
         "root": str(found.layout.root),
         "layout": found.layout.kind,
-        "rows": len(found.rows),
         "sources": sources,
-        "subsets": {"+".join(subset): count for subset, count in found.subsets()},
-        "problems": [str(problem) for problem in found.problems],
         "ignored": found.layout.ignored,
     }
 
