@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import random_batch, tiny_model
 from msvae.errors import ConfigError, SourceError
-from msvae.networks import NETWORKS, SourceNetworks, precision
+from msvae.models.shared_flow import SharedFlow
+from msvae.networks import NETWORKS, SourceNetworks, parts, precision
 from msvae.networks.blocks import pyramid
 from msvae.source import Source
 
@@ -147,3 +149,30 @@ def test_a_cpu_takes_bf16_only_where_it_is_quicker(slow: torch.dtype, monkeypatc
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert not precision.prefers_bf16(cpu)
     precision._is_quicker_on_cpu.cache_clear()
+
+
+@pytest.mark.parametrize("method", ["poe", "flow"])
+def test_questions_are_answered_in_parts(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows at a time, also of sources that share a trunk; what is answered is the same."""
+    model = tiny_model(method, [Source(name, (3, 8, 8)) for name in ("blue", "green")], shared_trunk=True).eval()
+    batch = random_batch(model, rows=5)
+    code = torch.randn(5, model.code_length if isinstance(model, SharedFlow) else model.draw(1).shape[1])
+    most: list[int] = []
+
+    def asked() -> list[torch.Tensor]:
+        most.clear()
+        with torch.no_grad():
+            features = model.features(batch)
+            images = model.decode(code, mode="mean").values
+        return [features.pooled, *features.maps.values(), *images.values()]
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, inputs, output: most.append(len(output)))
+    whole = asked()
+    assert max(most) >= 5
+    monkeypatch.setattr(parts, "VALUES_AT_ONCE", 2 * 3 * 8 * 8)
+    in_parts = asked()
+    assert max(most) == 2
+    for one, other in zip(whole, in_parts, strict=True):
+        torch.testing.assert_close(one, other)

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from msvae.networks.parts import VALUES_AT_ONCE
 from msvae.source import Source, SourceBatch
 
 CHUNK = 512
-VALUES_AT_ONCE = 2_000_000  # of the images that are encoded together
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Which networks read and draw which source: one pair each, a shared trunk with FiLM, or the user's own modules."""
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from msvae.likelihoods import likelihood_of
 from msvae.networks.blocks import Condition, lay_out
 from msvae.networks.conv import ConvDecoder, ConvEncoder
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
+from msvae.networks.parts import in_parts
 from msvae.source import Source
 
 Pair = tuple[nn.Module, nn.Module]
@@ -114,9 +115,13 @@ class SourceNetworks(nn.Module):
             self.trunk_of[source.name] = trunk
             self.condition_of[source.name] = index if len(group) > 1 else None
 
-    def _call(self, module: Any, name: str, argument: Tensor) -> Tensor:
+    def _call(self, module: Callable[..., Tensor], name: str, argument: Tensor) -> Tensor:
         condition = self.condition_of[name]
-        return module(argument) if condition is None else module(argument, condition)
+
+        def ask(rows: Tensor) -> Tensor:
+            return module(rows) if condition is None else module(rows, condition)
+
+        return ask(argument) if self.training else in_parts(ask, self.sources[name].value_count, argument)
 
     def encode(
         self, name: str, values: Tensor

@@ -14,6 +14,7 @@ from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_
 from msvae.networks.conv import doubled, image_pyramid
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.networks.pairs import by_trunk, condition_of, input_channels, network_input, source_groups
+from msvae.networks.parts import in_parts
 from msvae.source import Source
 
 
@@ -170,9 +171,16 @@ class MapNetworks(nn.Module):
             if together.dim() == 4:
                 together = laid_out(together)
             condition = condition_of(self.place, names, lengths, together.device)
-            answer = networks[trunk](together, condition).float()
+            answer = self._asked(networks[trunk], self.sources[names[0]].value_count, together, condition).float()
             outputs |= zip(names, answer.split(lengths), strict=True)
         return outputs
+
+    def _asked(self, network: nn.Module, values: int, inputs: Tensor, condition: Condition | None) -> Tensor:
+        if self.training:
+            return network(inputs, condition)
+        if isinstance(condition, Tensor):  # of each row
+            return in_parts(network, values, inputs, condition)
+        return in_parts(lambda rows: network(rows, condition), values, inputs)
 
     def size(self, name: str) -> int:
         """Latents of one image of the source."""
