@@ -31,7 +31,7 @@ from msvae.metrics import (
 from msvae.metrics.imagenet import load_efficientnet, pooled_features
 from msvae.models import SharedFlow
 from msvae.source import SourceBatch
-from msvae.training.run import open_run
+from msvae.training.opening import open_run
 
 FEATURES = 112
 

@@ -67,7 +67,8 @@ def random_batch(model: MultiSourceModel, rows: int = 5, seed: int = 0) -> Sourc
     """A complete batch of noise within the sources' value ranges."""
     generator = torch.Generator().manual_seed(seed)
     values = {s.name: s.denormalise(torch.rand(rows, *s.shape, generator=generator)) for s in model.sources}
-    return SourceBatch.complete(values)
+    whole = {s.name: values[s.name].round() for s in model.sources if s.categories}
+    return SourceBatch.complete(values | whole)
 
 
 def lacking(batch: SourceBatch, absent: dict[str, list[int]], filler: float = float("nan")) -> SourceBatch:

@@ -20,7 +20,7 @@ from msvae.models import AlignedFlow
 from msvae.networks.pairs import network_input
 from msvae.source import Source, SourceBatch
 from msvae.training import gates
-from msvae.training.run import open_run
+from msvae.training.opening import open_run
 
 NAMES = ("a", "b", "c")
 ALIGNED = {"aligned": True, "aligned_width": 8, "grid": 2, "patch": 2}

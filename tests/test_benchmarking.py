@@ -34,8 +34,8 @@ from msvae.models import SharedFlow
 from msvae.training import gates
 from msvae.training.checkpoint import RunFolder
 from msvae.training.gates import Gate
+from msvae.training.opening import Run, open_run
 from msvae.training.progress import Quiet
-from msvae.training.run import Run, open_run
 
 ROOT = Path(__file__).parent.parent
 TERMS = Terms("colours", budget=2.0, missing=0.0, test_rows=40, generated_rows=40, photographs=0)

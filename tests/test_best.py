@@ -20,7 +20,8 @@ from msvae.source import Source, SourceBatch
 from msvae.training import loop, validation
 from msvae.training.best import BestWeights
 from msvae.training.checkpoint import RunFolder
-from msvae.training.run import Run, resume_run, train_run
+from msvae.training.opening import Run
+from msvae.training.run import resume_run, train_run
 from msvae.training.schedule import BatchOrder
 from test_alignment import ALIGNED, scenes
 from test_training import assert_same_weights

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from conftest import TINY, TINY_TRAINING, Command
-from msvae.training.run import Run
+from msvae.training.opening import Run
 
 SETTINGS = [
     word

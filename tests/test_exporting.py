@@ -15,7 +15,7 @@ from msvae.models import METHODS, JointVAE
 from msvae.models.alone import SingleVae, alone
 from msvae.models.base import MultiSourceModel
 from msvae.source import Source
-from msvae.training.run import Run
+from msvae.training.opening import Run
 
 DEPTH = Source("depth", (1, 12, 8), value_range=(-2.0, 5.0))
 KIND = Source("kind", (1, 8, 8), "categorical", categories=3, value_range=(0.0, 2.0))

@@ -1,5 +1,7 @@
 """Networks of every kind, for images of any size and channel count."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -176,3 +178,24 @@ def test_questions_are_answered_in_parts(method: str, monkeypatch: pytest.Monkey
     assert max(most) == 2
     for one, other in zip(whole, in_parts, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_numbers_that_are_too_small_are_none_while_training() -> None:
+    """In all threads that begin to work within, and as before afterwards."""
+    program = """
+import torch
+from msvae.networks.precision import flushed_denormals
+
+def left():
+    return int((torch.full((1_000_000,), 1e-20) * torch.full((1_000_000,), 1e-20) != 0).sum())
+
+torch.set_num_threads(2)
+with flushed_denormals():
+    with flushed_denormals():
+        pass
+    inside = left()
+print(inside, float(torch.tensor(1e-20) * 1e-20) > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    if torch.set_flush_denormal(False):  # what the processor can
+        assert done.stdout.split() == ["0", "True"]

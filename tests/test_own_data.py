@@ -28,7 +28,8 @@ from msvae.data.own.export import export
 from msvae.data.sets import colours
 from msvae.errors import ConfigError, DataError, SourceError
 from msvae.source import FileForm, Source
-from msvae.training.run import open_run, resume_run, train_run
+from msvae.training.opening import open_run
+from msvae.training.run import resume_run, train_run
 
 NOISE = np.random.default_rng(0)
 QUIET = lambda title, done, total: None  # noqa: E731

@@ -11,7 +11,8 @@ import pytest
 
 from conftest import Command
 from msvae.errors import ConfigError
-from msvae.training.run import open_run, resume_run
+from msvae.training.opening import open_run
+from msvae.training.run import resume_run
 from test_shared_flow import DATA, STEPS
 from test_stage_ends import looked_at
 from test_training import assert_same_weights

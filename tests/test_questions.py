@@ -15,7 +15,7 @@ from msvae.questions import blended_source
 from msvae.reporting.tables import sources_lines
 from msvae.source import SourceBatch
 from msvae.training.gates import GATES, Gate
-from msvae.training.run import Run
+from msvae.training.opening import Run
 
 
 @pytest.fixture(scope="module")

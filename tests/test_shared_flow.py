@@ -29,15 +29,15 @@ from msvae.models.stages import RowSource, Stage
 from msvae.posterior import Posterior
 from msvae.priors import FittedMixture
 from msvae.source import Source, SourceBatch
-from msvae.training import augmented_rows, gates, loop
-from msvae.training import run as run_module
+from msvae.training import augmented_rows, gates, inheriting, loop
 from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content
 from msvae.training.gates import Gate
+from msvae.training.opening import Run, open_run
 from msvae.training.plan import StagePlan
 from msvae.training.progress import Quiet
 from msvae.training.renderer_kind import with_known_renderer
-from msvae.training.run import Run, open_run, resume_run, train_run
+from msvae.training.run import resume_run, train_run
 from msvae.training.schedule import BatchOrder
 from test_training import assert_same_weights, own_data
 
@@ -494,7 +494,7 @@ def test_a_source_is_added_and_the_others_answer_as_before(straight: Run, passin
     assert isinstance(reusing.model, SharedFlow)
     reusing.model.config = reusing.model.config.model_copy(update={"reuse": "RUN"})
     chosen = config(**{"model.extends": str(straight.folder.path)})
-    extended = run_module._extended(reusing.model, chosen.model_copy(update={"model": parse(FlowConfig, {})}), data)
+    extended = inheriting.extended(reusing.model, chosen.model_copy(update={"model": parse(FlowConfig, {})}), data)
     assert extended.model.reuse is None  # the new source has no autoencoder yet
     assert isinstance(run.model, SharedFlow)
     everything = run.model.train().loss(data.split("train").batch(slice(3, 9)).select(["a", "b"]))
@@ -517,7 +517,7 @@ def test_the_images_that_an_added_source_lacks_are_the_same_ever_after(
         begun.append((config, rows))
         raise Interrupted("before the first step")
 
-    monkeypatch.setattr(run_module, "_trained", stopped)
+    monkeypatch.setattr("msvae.training.run._trained", stopped)
     settings = {**TINY_TRAINING, "training.steps": 4, "model.extends": str(straight.folder.path), "data.missing": 0.5}
     with pytest.raises(Interrupted):
         train_run(api.run_config(method="flow", settings=settings), tmp_path / "run", data=data)

@@ -18,8 +18,9 @@ from msvae.source import Source
 from msvae.training import gates, run
 from msvae.training.checkpoint import RunFolder
 from msvae.training.gates import Gate
+from msvae.training.opening import Run
 from msvae.training.progress import PlainLines, shown
-from msvae.training.run import Run, resume_run, train_run
+from msvae.training.run import resume_run, train_run
 from test_shared_flow import DATA, STAGES, config
 from test_training import assert_same_weights
 

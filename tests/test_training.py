@@ -28,8 +28,9 @@ from msvae.training import loop
 from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import refuse_unwritable, sha256, unambiguous, write_folder, write_json
+from msvae.training.opening import Run, open_run
 from msvae.training.progress import three_digits
-from msvae.training.run import Run, open_run, resume_run, train_run
+from msvae.training.run import resume_run, train_run
 from msvae.training.schedule import BatchOrder, BudgetMeter, derived_seed, learning_rate, progress_share
 
 

@@ -24,8 +24,9 @@ from msvae.models.base import Loss
 from msvae.source import SourceBatch
 from msvae.training import gates
 from msvae.training.gates import Gate
+from msvae.training.opening import Run
 from msvae.training.processes import Processes
-from msvae.training.run import Run, resume_run, train_run
+from msvae.training.run import resume_run, train_run
 from msvae.training.schedule import BatchOrder
 from test_shared_flow import DATA, config
 

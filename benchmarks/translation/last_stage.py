@@ -25,7 +25,7 @@ from msvae.training.checkpoint import RunFolder
 from msvae.training.gates import alignment
 from msvae.training.log import MetricsLog
 from msvae.training.loop import fit
-from msvae.training.run import Run, open_run
+from msvae.training.opening import Run, open_run
 
 LAST = "alignment"
 

@@ -31,6 +31,7 @@ from msvae.config import FlowConfig, RunConfig, seconds
 from msvae.data import load_data
 from msvae.models import build_model
 from msvae.models.aligned_flow import shares_of
+from msvae.networks.precision import flushed_denormals
 from msvae.reporting.tables import number
 from msvae.training.files import read_json, write_json
 
@@ -141,6 +142,7 @@ def options() -> argparse.Namespace:
     return arguments
 
 
+@flushed_denormals()
 def main() -> None:
     arguments = options()
     commit()  # asked for before anything is trained: of these sources, whatever is committed meanwhile

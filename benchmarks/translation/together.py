@@ -24,8 +24,8 @@ from msvae.cli.output import progress
 from msvae.metrics import correlation_of_deviations, spread_to_error
 from msvae.models import MultiSourceModel
 from msvae.source import SourceBatch
+from msvae.training.opening import open_run
 from msvae.training.progress import tracked
-from msvae.training.run import open_run
 
 WAYS = ("together", "one code", "apart", "in turns")
 SQUARES = 4  # to a side

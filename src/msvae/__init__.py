@@ -27,8 +27,8 @@ _HOMES = {
     "DataConfig": "msvae.config",
     "ModelConfig": "msvae.config",
     "TrainingConfig": "msvae.config",
-    "Run": "msvae.training.run",
-    "open_run": "msvae.training.run",
+    "Run": "msvae.training.opening",
+    "open_run": "msvae.training.opening",
     "train": "msvae.api",
     "resume": "msvae.api",
     "evaluate": "msvae.api",
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
         weight_path,
     )
     from msvae.source import Source, SourceBatch
-    from msvae.training.run import Run, open_run
+    from msvae.training.opening import Run, open_run
 
 
 def __getattr__(name: str) -> Any:

@@ -15,8 +15,9 @@ from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import refuse_unwritable, write_json
+from msvae.training.opening import Run, open_run
 from msvae.training.progress import Display, Quiet
-from msvae.training.run import Run, open_run, past_gates, resume_run, train_run
+from msvae.training.run import past_gates, resume_run, train_run
 
 BASELINE_FOLDER = "single"
 #: What suits a minute of training on two cores; found on validation rows.

@@ -7,6 +7,7 @@ range, on the CPU wherever the model computes them (see `msvae.open_run`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from msvae.models.joint import JointVAE
 from msvae.models.masked_diffusion import MaskedDiffusion
 from msvae.models.shared_flow import SharedFlow
 from msvae.source import Source, SourceBatch, check_batch, source_named
-from msvae.training.run import Run, open_run
+from msvae.training.opening import Run, open_run
 
 Asked = str | Path | Run | MultiSourceModel
 Given = SourceBatch | Mapping[str, Tensor | np.ndarray | str | Path]
@@ -66,6 +67,8 @@ def as_batch(given: Given, sources: Sequence[Source]) -> SourceBatch:
             raise SourceError(f"Source {name!r}: expected images as a tensor or an array, got {type(value)}.") from None
         if tensor.is_floating_point():
             tensor = tensor.float()
+        if not tensor.dim():
+            raise SourceError(f"Source {name!r}: expected images as a tensor or an array, got the number {value}.")
         values[name] = tensor[None] if tuple(tensor.shape) == source_named(sources, name).shape else tensor
     batch = SourceBatch.complete(values)
     check_batch(batch, sources)
@@ -108,6 +111,8 @@ def fuse(
     weights: Weights | None = None,
     by: str | None = None,
     to: str | Sequence[str] | None = None,
+    mode: Mode = "mean",
+    seed: int = 0,
 ) -> Images:
     """Images of several sources made into one, by weights.
 
@@ -117,6 +122,7 @@ def fuse(
         by: in image space `mean` or `pyramid` (see `msvae.blending`), answered as `{"fused": images}`; in latent
             space one of the model's `latent_rules` (`product`, `barycenter`, ..), decoded into the sources `to`, all
             by default. Without a choice it is `product`, or `own` where the model has no such rule.
+        mode: `mean`: the expected images; `sample`: what the weights leave open is drawn, of latent rules.
     """
     model = model_of(run)
     by = usual_rule(model, "product") if by is None else by
@@ -128,8 +134,8 @@ def fuse(
         return {"fused": _blended(model, batch, chosen, by)}
     if by not in model.latent_rules:
         raise ConfigError(unknown("fusion rule", by, [*BLENDS, *model.latent_rules]))
-    generator = _generator(model, 0)  # of `appearance` in rows without any source
-    fused = model.sample(batch, model.wanted(to), weights=chosen, mode="mean", rule=by, generator=generator)
+    generator = _generator(model, seed)  # in `mean` of `appearance` in rows without any source alone
+    fused = model.sample(batch, model.wanted(to), weights=chosen, mode=mode, rule=by, generator=generator)
     return fused.to("cpu").values
 
 
@@ -162,14 +168,18 @@ def interpolate(
     end: Given,
     steps: int = 8,
     to: str | Sequence[str] | None = None,
+    mode: Mode = "mean",
+    seed: int = 0,
 ) -> Images:
     """A straight walk in the code from one row to another, `steps` images with both ends, for each pair of rows in
     succession.
 
     To walk between sources of one row, turn the weights of `fuse` (see `weight_path`).
+
+    Args:
+        mode: `mean`: the expected images of the codes; `sample`: what they leave open is drawn.
     """
-    if steps < 2:
-        raise ConfigError(f"Interpolation: expected at least 2 steps, got {steps}.")
+    _refuse_fewer("Steps of an interpolation", steps, 2)
     model = model_of(run)
     with torch.no_grad():
         first, last = (
@@ -179,7 +189,8 @@ def interpolate(
             raise SourceError(f"Interpolation: {len(first)} rows at the start, {len(last)} at the end.")
         share = torch.linspace(0, 1, steps, device=first.device)[None, :, None]
         codes = torch.lerp(first[:, None, :], last[:, None, :], share)
-        return model.decode(codes.flatten(0, 1), model.wanted(to)).to("cpu").values
+        generator = _generator(model, seed)
+        return model.decode(codes.flatten(0, 1), model.wanted(to), mode, generator).to("cpu").values
 
 
 def weight_path(names: Sequence[str], steps: int = 9) -> list[dict[str, float]]:
@@ -207,8 +218,7 @@ def generate(
     Args:
         from_prior: draw from the prior that the model was trained with, not from the sampler fitted after training.
     """
-    if n < 1:
-        raise ConfigError(f"Generation: expected n >= 1, got {n}.")
+    _refuse_fewer("Rows to generate (n)", n, 1)
     model = model_of(run)
     with torch.no_grad():
         generator = _generator(model, seed)
@@ -288,6 +298,11 @@ def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> T
         "The likelihood is known for joint VAEs but `mld`, and for the flow with both of its flows and without the "
         "stage `alignment` (content: class)."
     )
+
+
+def _refuse_fewer(what: str, count: int, least: int) -> None:
+    if not isinstance(count, Integral) or count < least:
+        raise ConfigError(f"{what}: expected a whole number >= {least}, got {count!r}.")
 
 
 def _generator(model: MultiSourceModel, seed: int) -> torch.Generator:

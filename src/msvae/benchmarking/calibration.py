@@ -17,6 +17,7 @@ from msvae.config import RunConfig
 from msvae.data import load_data
 from msvae.errors import ConfigError, unknown
 from msvae.models import MultiSourceModel, build_model
+from msvae.networks.precision import flushed_denormals
 from msvae.training.checkpoint import RunFolder
 from msvae.training.files import read_json, write_json
 from msvae.training.log import MetricsLog
@@ -102,6 +103,7 @@ class Calibration:
         return {stage: facts["seconds_per_step"] for stage, facts in stages.items()}
 
 
+@flushed_denormals()
 def calibrate(
     calibration: Calibration,
     name: str,
@@ -132,6 +134,7 @@ def calibrate(
     display.note(f"{name}: {told} a step; {LOG_EVERY * count} steps measured {REPEATS} times")
 
 
+@flushed_denormals()
 def calibrate_loop(
     calibration: Calibration, name: str, fresh: Callable[[], Callable[[], float]], **facts: Any
 ) -> float:

@@ -15,13 +15,15 @@ from msvae.errors import ConfigError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.models import MultiSourceModel, SharedFlow, method_named
 from msvae.models.drawing_flow import Sampling
+from msvae.networks.precision import flushed_denormals
 from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content
 from msvae.training.files import write_json
 from msvae.training.log import MetricsLog
+from msvae.training.opening import Run, open_run
 from msvae.training.progress import Display, Quiet
 from msvae.training.renderer_kind import renderer_of
-from msvae.training.run import Run, open_run, past_gates, resume_run, train_run
+from msvae.training.run import past_gates, resume_run, train_run
 
 ONE_STEP = {"training": 1}
 
@@ -75,6 +77,7 @@ class Comparison:
         return self.runs / self.terms.file_name.removesuffix(".json") / f"{method}-seed{seed}"
 
 
+@flushed_denormals()
 def compare(
     comparison: Comparison,
     methods: Sequence[str],

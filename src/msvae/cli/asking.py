@@ -13,8 +13,10 @@ from msvae.cli.options import (
     OutFolder,
     Rows,
     RunPath,
+    Sampling,
     Seed,
     To,
+    parse_sampling,
     parse_weights,
 )
 from msvae.cli.output import say, write_answer, write_arrays
@@ -30,6 +32,7 @@ def reconstruct(
     rows: Rows = ":8",
     mode: Mode = "mean",
     seed: Seed = 0,
+    sampling: Sampling = None,
     as_json: Json = False,
 ) -> None:
     """The given images as the model sees them.
@@ -40,7 +43,7 @@ def reconstruct(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows, sampling)
     images = questions.reconstruct(opened, batch, answer_mode(mode), seed)
     write_answer(out, images, answered_sources(opened, images), names, as_json, given=given, shown_above=batch.values)
 
@@ -54,6 +57,7 @@ def convert(
     n: Samples = 1,
     mode: Mode = "mean",
     seed: Seed = 0,
+    sampling: Sampling = None,
     as_json: Json = False,
 ) -> None:
     """The same things as other sources would show them.
@@ -66,7 +70,7 @@ def convert(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows, sampling)
     images = questions.convert(opened, batch, to, n, answer_mode(mode), seed)
     write_answer(out, images, answered_sources(opened, images), numbered(names, n), as_json, given=given)
 
@@ -88,6 +92,9 @@ def fuse(
     to: To = None,
     out: OutFolder = OUT,
     rows: Rows = ":8",
+    mode: Mode = "mean",
+    seed: Seed = 0,
+    sampling: Sampling = None,
     as_json: Json = False,
 ) -> None:
     """Images of several sources made into one, by weights.
@@ -102,9 +109,9 @@ def fuse(
 
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows)
+    opened, batch, names = asked(run, given, rows, sampling)
     weights = parse_weights(weight)
-    images = questions.fuse(opened, batch, weights, by, to)
+    images = questions.fuse(opened, batch, weights, by, to, answer_mode(mode), seed)
     if "fused" in images:
         range_of = questions.blended_source(opened.model, weights or dict.fromkeys(batch.names, 1.0))
         sources = [replace(range_of, name="fused")]
@@ -130,6 +137,9 @@ def interpolate(
     to: To = None,
     out: OutFolder = OUT,
     rows: Rows = ":2",
+    mode: Mode = "mean",
+    seed: Seed = 0,
+    sampling: Sampling = None,
     as_json: Json = False,
 ) -> None:
     """Walk between two rows, or between the sources of one row (the first of --rows).
@@ -145,12 +155,12 @@ def interpolate(
     from msvae import questions
     from msvae.errors import ConfigError, unknown
 
-    opened, batch, _ = asked(run, given, rows)
+    opened, batch, _ = asked(run, given, rows, sampling)
     if between == "rows":
         if len(batch) != 2:
             raise ConfigError(f"A walk between rows needs two of them; {len(batch)} are given (see --rows).")
         first, last = batch.rows(slice(0, 1)), batch.rows(slice(1, 2))
-        images = questions.interpolate(opened, first, last, steps, to)
+        images = questions.interpolate(opened, first, last, steps, to, answer_mode(mode), seed)
     else:
         names = between.split(",")
         by = questions.usual_rule(opened.model, "barycenter") if by is None else by
@@ -160,7 +170,7 @@ def interpolate(
                 raise ConfigError(f"--between {between}: {unknown('given source', name, batch.names)}")
         path = questions.weight_path(names, steps)
         one = batch.rows(slice(0, 1))
-        answers = [questions.fuse(opened, one, weights, by, to) for weights in path]
+        answers = [questions.fuse(opened, one, weights, by, to, answer_mode(mode), seed) for weights in path]
         images = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
     labels = [f"step-{number:02d}" for number in range(steps)]
     write_answer(out, images, answered_sources(opened, images), labels, as_json, given=given)
@@ -175,6 +185,7 @@ def generate(
         bool, typer.Option("--from-prior", help="Draw from the prior, not from the sampler fitted after training.")
     ] = False,
     seed: Seed = 0,
+    sampling: Sampling = None,
     as_json: Json = False,
 ) -> None:
     """New rows from nothing: the same thing in every source.
@@ -184,9 +195,9 @@ def generate(
         msvae generate RUN --n 32 --seed 1
     """
     from msvae import questions
-    from msvae.training.run import open_run
+    from msvae.training.opening import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, sampling=parse_sampling(sampling))
     images = questions.generate(opened, n, to, from_prior, seed)
     write_answer(out, images, answered_sources(opened, images), [f"{row:05d}" for row in range(n)], as_json)
 
@@ -201,6 +212,7 @@ def impute(
     out: OutFolder = OUT,
     rows: Rows = ":8",
     seed: Seed = 0,
+    sampling: Sampling = None,
     as_json: Json = False,
 ) -> None:
     """Fill in what rows lack: give folders; files that one folder has and another lacks are made.
@@ -211,7 +223,7 @@ def impute(
     """
     from msvae import questions
 
-    opened, batch, names = asked(run, given, rows, empty=True)
+    opened, batch, names = asked(run, given, rows, sampling, empty=True)
     answer = questions.impute(opened, batch, n, seed)
     filled = {
         name: [names[row] for row in flags.nonzero().squeeze(1).tolist()] for name, flags in answer.filled.items()

@@ -3,26 +3,29 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from msvae.cli.options import parse_rows
+from msvae.cli.options import parse_rows, parse_sampling
 
 if TYPE_CHECKING:
     from msvae.source import Source, SourceBatch
-    from msvae.training.run import Run
+    from msvae.training.opening import Run
 
 
-def asked(run: Path, given: list[str], rows: str, *, empty: bool = False) -> "tuple[Run, SourceBatch, list[str]]":
+def asked(
+    run: Path, given: list[str], rows: str, sampling: list[str] | None = None, *, empty: bool = False
+) -> "tuple[Run, SourceBatch, list[str]]":
     """The opened run, the given rows and their names.
 
     Args:
+        sampling: settings of how a flow draws.
         empty: whether test rows without any of the given sources count; else they are left out, and named.
     """
     from msvae.cli.output import console
     from msvae.data.images import read_rows
     from msvae.errors import ConfigError, DataError
     from msvae.source import source_named
-    from msvae.training.run import open_run
+    from msvae.training.opening import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, sampling=parse_sampling(sampling))
     paths: dict[str, Path | None] = {}
     for text in given:
         name, equals, path = text.partition("=")

@@ -34,6 +34,14 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting by its dotted name, such as model.latent=64."),
 ]
+Sampling = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="How a flow draws, such as model.guidance=1.2 or model.evidence={blue: 3} (msvae settings flow).",
+    ),
+]
 
 
 def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
@@ -50,6 +58,11 @@ def parse_settings(pairs: list[str] | None) -> dict[str, Any]:
         except yaml.YAMLError:
             raise ConfigError(f"--set {pair!r}: {value!r} is no value.") from None
     return result
+
+
+def parse_sampling(pairs: list[str] | None) -> dict[str, Any]:
+    """`["model.guidance=1.2"]` as `{"guidance": 1.2}`."""
+    return {key.removeprefix("model."): value for key, value in parse_settings(pairs).items()}
 
 
 def parse_rows(text: str, available: int) -> range:

@@ -15,6 +15,7 @@ SCENE_SETTINGS = {"aligned": True, "grid": 4, "side": 16, "channels": 8, "patch"
 #: Of the renderer's tokens: each is some cells of a map, where one vector (`renderer_width` 512) is all of it.
 TOKEN_WIDTH = 128
 
+Scale = Annotated[float, Field(ge=0.0, le=20.0)]
 StageName = Literal["sources", "code", "converter", "renderer", "alignment"]
 
 
@@ -58,9 +59,13 @@ class FlowConfig(Settings):
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half of its
             stage, but not in its first 250 steps, after which it draws badly.
         shares: of the budget (or steps) for the stages `sources`, `code`, `converter`, `renderer` (and `alignment`).
-        guidance, evidence: how much of what the code adds to the renderer's flow, and of what the given sources add to
-            the converter's; 1 is unguided. Without a number for guidance, it is measured at the end of training: what
-            makes samples say their codes as well as real images do (`msvae.flow.agreement`).
+        guidance: how much of what the code adds to the renderer's flow; 1 is unguided. Without a number it is measured
+            at the end of training: what makes samples say their codes as well as real images do
+            (`msvae.flow.agreement`).
+        evidence: how much of what the given sources say counts where codes are drawn; 0 is nothing, 1 as trained. A
+            number for all (of the converter guidance; of the mixture the power of each source's likelihood), or
+            `{source: number}`, others having 1, where the converter composes its flows given each source alone. Without
+            a choice 2 for the converter, 1 for the mixture.
         begins: time of the path from noise (0) to data (1) at which the renderer's guidance begins.
         codes_by: who draws codes given sources: the `converter`, or the `mixture` (of `sampler`) in closed form, each
             source being a Gaussian observation of the code. Without a choice it is whichever comes nearer to the codes
@@ -112,9 +117,9 @@ class FlowConfig(Settings):
     sampled: float = Field(default=0.1, ge=0.0, le=1.0)
     self_distillation: bool = True
     shares: dict[StageName, Annotated[float, Field(gt=0.0)]] = Field(default_factory=dict)
-    guidance: float | None = Field(default=None, ge=0.0, le=20.0)
+    guidance: Scale | None = None
     begins: float = Field(default=0.0, ge=0.0, le=1.0)
-    evidence: float = Field(default=2.0, ge=0.0, le=20.0)
+    evidence: Scale | dict[str, Scale] | None = None
     codes_by: Literal["converter", "mixture"] | None = None
     code_steps: int = Field(default=8, ge=1, le=1000)
     image_steps: int = Field(default=4, ge=1, le=1000)

@@ -1,9 +1,9 @@
 """The contract that every model answers: everything a person asks is "these sources given, those wanted"."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -124,6 +124,14 @@ class MultiSourceModel(nn.Module):
     ) -> Float[Tensor, "rows latent"]:
         """Codes from nothing: from the fitted sampler where there is one, or else (or `from_prior`) from the prior."""
         raise NotImplementedError
+
+    def set_sampling(self, settings: Mapping[str, Any]) -> None:
+        """Draw otherwise from now on, by models that have settings for it.
+
+        Raises:
+            ConfigError: for a setting that there is not, or a value that it cannot have.
+        """
+        raise ConfigError(f"Sampling settings ({', '.join(settings)}) are for the flow; this model draws in one way.")
 
     def checked_codes(self, code: Tensor, length: int) -> Tensor:
         """Codes, on the model's device.
@@ -250,6 +258,8 @@ class MultiSourceModel(nn.Module):
         """The names of the wanted sources, checked, each once."""
         if to is None:
             return self.source_names
+        if not isinstance(to, str | Collection):
+            raise SourceError(f"Wanted sources (to): expected a name or names, got {to!r}.")
         names = (to,) if isinstance(to, str) else tuple(to)
         if not names:
             raise SourceError("No source is wanted; name at least one (to).")

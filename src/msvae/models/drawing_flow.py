@@ -1,8 +1,9 @@
 """What the flows of a trained `StagedFlow` draw: codes from nothing, and images of codes."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,6 +11,7 @@ from torch import Generator, Tensor
 
 from msvae import flow
 from msvae.config import SAMPLING_SETTINGS, FlowConfig, parse
+from msvae.errors import ConfigError, unknown
 from msvae.flow.agreement import FEW, QUARTILE, agreement, enough_guidance
 from msvae.models.base import Mode, check_mode
 from msvae.models.staged_flow import StagedFlow
@@ -31,7 +33,8 @@ class Sampling:
         guidance: how much of what the code adds to the renderer's flow; 1 is the flow as trained, None what was
             measured at the end of training.
         begins: time of the path from noise (0) to data (1) at which that guidance begins.
-        evidence: how much of what the given sources add to the converter's flow; 1 is the flow as trained.
+        evidence: how much of what the given sources say counts for the codes, all of them or each by its name; 1 is as
+            trained, None what is usual for the converter and for the mixture.
         codes_by: who draws codes given sources: `converter`, `mixture`, or None for what was measured in training.
         code_steps, image_steps: steps of converter and renderer.
         early: how much shorter the renderer's first steps are than its last.
@@ -46,7 +49,7 @@ class Sampling:
 
     guidance: float | None
     begins: float
-    evidence: float
+    evidence: float | Mapping[str, float] | None
     code_steps: int
     image_steps: int
     early: float = 1.0
@@ -74,6 +77,13 @@ class DrawingFlow(StagedFlow):
         self.sampling = Sampling.of(config)
         self.measured_guidance: Tensor
         self.register_buffer("measured_guidance", torch.ones(()))
+
+    def set_sampling(self, settings: Mapping[str, Any]) -> None:
+        for name in settings:
+            if name not in SAMPLING_SETTINGS:
+                raise ConfigError(unknown("sampling setting", name, SAMPLING_SETTINGS))
+        chosen = {name.removeprefix("sampling_"): value for name, value in settings.items()}
+        self.sampling = replace(self.sampling, **chosen)
 
     @property
     def guidance(self) -> float:

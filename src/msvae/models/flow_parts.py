@@ -182,6 +182,9 @@ class FlowParts(MultiSourceModel):
     ) -> Float[Tensor, "rows latent"]:
         """Codes given the present sources in closed form: each one's own code is an observation, with its spread.
 
+        Args:
+            weights: powers of the observations' likelihoods; without any, 1 where a source is present.
+
         Raises:
             ConfigError: if no mixture was fitted in training.
         """

@@ -7,7 +7,7 @@ h_n = renderer(noise_n; w, n)         the noise is the private part of source n 
 x_n = decoder_n(h_n)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,9 +26,10 @@ from msvae.models.base import Features, Mode, Weights
 from msvae.models.drawing_flow import DrawingFlow
 from msvae.models.stages import CHUNK
 from msvae.posterior import Experts, Posterior
-from msvae.source import Source, SourceBatch, check_batch
+from msvae.source import Source, SourceBatch, check_batch, source_named
 
 INVERTED_STEPS = 8  # Euler's, which can be taken back
+USUAL_EVIDENCE = 2.0  # guidance of the converter
 
 
 class SharedFlow(DrawingFlow):
@@ -108,7 +109,7 @@ class SharedFlow(DrawingFlow):
         evidence = _repeated(self.content.evidence(given), n)
         relative = None if vector is None else _relative(vector, evidence.present)
         if by_mixture:
-            return self._drawn_by_mixture(evidence, relative, generator)
+            return self._drawn_by_mixture(evidence, self._counted(evidence, relative), generator)
         rows = len(given) * n
         nothing = ~evidence.present.any(dim=0)
         fitted = self.has_fitted_sampler and bool(nothing.any())  # else the converter draws all rows at once
@@ -116,11 +117,28 @@ class SharedFlow(DrawingFlow):
             return self.draw(rows, generator)
         if rule == "flow":
             velocity = self.converter.composed(evidence, self._shares(vector, evidence.present))
+        elif isinstance(self.sampling.evidence, Mapping):
+            velocity = self.converter.composed(evidence, self._counted(evidence, relative))
         else:
             log_weights = None if relative is None else log_of(relative)
-            velocity = self.converter.guided(evidence, self.sampling.evidence, log_weights)
+            guidance = USUAL_EVIDENCE if self.sampling.evidence is None else self.sampling.evidence
+            velocity = self.converter.guided(evidence, guidance, log_weights)
         codes = self._draw(velocity, rows, generator)
         return torch.where(nothing[:, None], self.draw(rows, generator), codes) if fitted else codes
+
+    def _counted(
+        self, evidence: CodeEvidence, relative: Float[Tensor, "sources rows"] | None
+    ) -> Float[Tensor, "sources rows"]:
+        """How often each source's word counts: its weight in the row, times the chosen evidence."""
+        chosen = self.sampling.evidence
+        counted = evidence.present.float() if relative is None else relative
+        if chosen is None:
+            return counted
+        each = chosen if isinstance(chosen, Mapping) else dict.fromkeys(self.source_names, chosen)
+        for name in each:
+            source_named(self.sources, name)
+        times = torch.tensor([each.get(name, 1.0) for name in self.source_names], device=counted.device)
+        return counted * times[:, None]
 
     def _rule_in_force(self, rule: str) -> str:
         """By which codes are found: without a converter and a mixture the product is the model's own rule."""
@@ -143,7 +161,8 @@ class SharedFlow(DrawingFlow):
         Without weights it comes back as its autoencoder sees it. With weights, h = R(w) + a (h_own - R(w_own)), where
         R is the renderer with one noise and w_own the code of this source alone: a = 1 gives h_own. Which draws of R(w)
         say w badly is judged before.
-        Rule `appearance` draws every wanted source from the noise that the given ones come from, mixed by weights.
+        Rule `appearance` draws every wanted source from the noise that the given ones come from, mixed by weights, but
+        for one that has all the weight, which gives its own latents.
         """
         given = given.to(self.device)
         n = len(codes) // len(given)
@@ -172,8 +191,7 @@ class SharedFlow(DrawingFlow):
                     alone = self.encode(told, {name: 1.0}, self._rule_in_force(rule)).mean.repeat_interleave(n, dim=0)
                     turned = drawn + share[:, None] * (own - self._rendered(name, alone, noise))
                     drawn = torch.where(kept[:, None], turned, drawn)
-                drawn = torch.where(share[:, None] == 1.0, own, drawn)
-            images[name] = self._image(name, drawn)
+            images[name] = self._image(name, torch.where(share[:, None] == 1.0, own, drawn))
             if mode == "sample":
                 images[name] = self.grain.add(name, images[name], generator, 1.0 - share)
         return SourceBatch.complete(images)

@@ -36,6 +36,22 @@ def _is_quicker_on_cpu() -> bool:
     return quickest[torch.bfloat16] < WORTH_IT * quickest[torch.float32]
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Within it numbers below 1e-38 are 0, on CPUs that can.
+
+    The gradient of a SiLU far below zero is such a number, and a CPU may take a hundred times as long for it: after
+    2,600 steps of `mvtcae` 3 % of them in some maps made a step six times as long. Of several threads those have it
+    that begin to work within; so it is entered before anything else.
+    """
+    before = float(torch.tensor(1e-40) * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
 def autocast_for(device: torch.device, precision: str) -> torch.autocast:
     """The context in which networks run in a precision.
 

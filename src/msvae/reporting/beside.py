@@ -5,7 +5,7 @@ from typing import Any
 
 from msvae.reporting import page
 from msvae.reporting.tables import compared_rows
-from msvae.training.run import Run
+from msvae.training.opening import Run
 
 
 def beside_section(

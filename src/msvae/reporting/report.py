@@ -23,8 +23,8 @@ from msvae.reporting.tables import number, sources_lines, summary_lines
 from msvae.source import Source, SourceBatch
 from msvae.training.files import read_json, write_text
 from msvae.training.log import MetricsLog
+from msvae.training.opening import Run, open_run
 from msvae.training.progress import Display, Quiet, tracked
-from msvae.training.run import Run, open_run
 
 SHOWN_ROWS = 12
 VERSIONS = ("msvae", "torch", "accelerate", "numpy", "scikit-learn", "torchmetrics")

@@ -151,7 +151,7 @@ class RunFolder:
         description = self.description()
         settings = _field(description, "config", dict, self.path)
         try:
-            return parse(RunConfig, _of_version_1(settings) if description["format_version"] == 1 else settings)
+            return parse(RunConfig, _upgraded(settings, description["format_version"]))
         except ConfigError as error:
             raise ConfigError(f"{self.path / 'config.json'}: {error}") from None
 
@@ -219,12 +219,16 @@ class RunFolder:
         return _load(self.latest(), TRAINING_FILE)
 
 
-def _of_version_1(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings of a run whose flow drew codes from nothing by its converter alone."""
+def _upgraded(settings: Mapping[str, Any], version: int) -> Mapping[str, Any]:
+    """Settings of an older run: in version 1 a flow drew codes from nothing by its converter alone; before version 3
+    its `evidence` was the converter's alone, usually 2."""
     model = settings.get("model")
     if not isinstance(model, Mapping) or model.get("method") != "flow":
         return settings
-    return {**settings, "model": {**model, "sampler": "none"}}
+    changed: dict[str, Any] = {"sampler": "none"} if version == 1 else {}
+    if version < 3 and model.get("evidence") == 2.0:
+        changed["evidence"] = None
+    return {**settings, "model": {**model, **changed}}
 
 
 def _field(content: Mapping[str, Any], key: str, kind: type, path: Path) -> Any:
@@ -250,19 +254,22 @@ def _check_version(content: Mapping[str, Any], path: Path) -> None:
 
 
 def _manifest(folder: Path) -> tuple[Checkpoint, dict[str, str]]:
-    content = read_json(folder / MANIFEST)
+    try:
+        content = read_json(folder / MANIFEST)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} {_others(folder)}".strip()) from None
     _check_version(content, folder / MANIFEST)
     try:
         fields = {key: content[key] for key in ("step", "total_steps", "seconds", "finished", "extra")}
         return Checkpoint(**fields), content["sha256"]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / MANIFEST} is damaged: {error}.") from None
+        raise CheckpointError(f"{folder / MANIFEST} is damaged: {error}. {_others(folder)}".strip()) from None
 
 
 def _load(folder: Path, name: str) -> dict[str, Tensor]:
     _, hashes = _manifest(folder)
     file = folder / name
-    others = "Remove this folder to go back to the checkpoint before it." if _has_older(folder) else ""
+    others = _others(folder)
     if not file.is_file():
         raise CheckpointError(f"The checkpoint {folder} lacks {name}. {others}".strip())
     if sha256(file) != hashes.get(name):
@@ -273,5 +280,7 @@ def _load(folder: Path, name: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is damaged: {error}. {others}".strip()) from None
 
 
-def _has_older(folder: Path) -> bool:
-    return any(path.name < folder.name for path in folder.parent.glob("step-*"))
+def _others(folder: Path) -> str:
+    """What to do about a damaged checkpoint."""
+    older = any(path.name < folder.name for path in folder.parent.glob("step-*"))
+    return "Remove this folder to go back to the checkpoint before it." if older else ""

@@ -72,7 +72,7 @@ def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: M
             trivially.append(nearness(mean.expand_as(truth), truth, source).to("cpu"))
         mine, trivial = (float(torch.cat(found).mean()) for found in (answered, trivially))
         figures[f"{'accuracy' if source.categories else 'psnr'}/{source.name}"] = mine
-        if mine <= trivial and source.name in model.trained_sources:
+        if not mine > trivial and source.name in model.trained_sources:  # NaN is no better than anything
             worse.append(f"{source.name} {mine:.2f} against {trivial:.2f}")
     failure = f"{what} is no better than the mean image ({', '.join(worse)})." if worse else None
     return Gate(figures, failure)

@@ -74,8 +74,7 @@ def fit(
     state = TrainingState(model, averaged, optimizer, accelerator, run)
     plan = StagePlan(model.stages, config, len(train), processes.count)
     processes.refuse_few_rows(plan.stages, len(train))
-    if validation is not None:
-        validation = watched(validation, config, display) if processes.first else None
+    validation = watched(validation, config, display) if processes.first else None
     step, seconds = 0, 0.0
     if resume:
         checkpoint = state.restore()

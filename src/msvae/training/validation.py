@@ -18,9 +18,12 @@ MOST_ROWS = 512
 FEWEST_AT_ONCE = 16
 
 
-def watched(validation: Rows, config: TrainingConfig, display: Display) -> Rows | None:
+def watched(validation: Rows | None, config: TrainingConfig, display: Display) -> Rows | None:
     """Validation rows that have a source, in no order: files lie sorted, often by class, and of many the first ones are
-    looked at."""
+    looked at. Where there are none, that is told."""
+    if validation is None:
+        display.note("There is no validation split: neither losses nor gates are looked at.")
+        return None
     order = BatchOrder(len(validation), 1, config.seed).some(len(validation))
     some = torch.stack(list(validation.present.values())).any(dim=0)
     order = order[some[order]]
