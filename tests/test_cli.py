@@ -102,7 +102,7 @@ def test_fuse_interpolate_generate_impute_features(msvae: Command, run: Path, tm
     assert len(list((tmp_path / "a" / "yellow").iterdir())) == 8
     msvae("fuse", run, "-g", "blue", "-g", "green", "--by", "pyramid", "--rows", "2:4", "-o", "b")
     assert len(list((tmp_path / "b" / "fused").iterdir())) == 2
-    msvae("interpolate", run, "-g", "blue", "--rows", "1:3", "--steps", 4, "-o", "c")
+    msvae("interpolate", run, "-g", "blue", "--rows", "1:3", "--steps", 4, "--mode", "sample", "--seed", 1, "-o", "c")
     assert len(list((tmp_path / "c" / "green").iterdir())) == 4
     msvae("interpolate", run, "-g", "blue", "-g", "green", "--between", "blue,green", "--rows", 1, "-o", "d")
     assert len(list((tmp_path / "d" / "green").iterdir())) == 9
@@ -178,6 +178,7 @@ def test_catalogue(msvae: Command, tmp_path: Path) -> None:
         (["fuse", "RUN", "-g", "blue", "--by", "magic"], "Unknown fusion rule"),
         (["interpolate", "RUN", "-g", "blue", "--rows", "0:3"], "needs two of them; 3 are given"),
         (["generate", "RUN", "--n", "0"], "n >= 1"),
+        (["generate", "RUN", "--set", "model.guidance=1.2"], "draws in one way"),
         (["train", "--resume", "RUN", "--steps", "9"], "takes no others"),
         (["interpolate", "RUN", "-g", "blue", "-g", "green", "--between", "blue,green", "--by", "mean"], "latent rule"),
         (

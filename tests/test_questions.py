@@ -124,7 +124,7 @@ def test_a_walk_begins_and_ends_at_its_rows(tiny_run: Run, rows: SourceBatch) ->
         assert walk[name].shape[0] == 5
         torch.testing.assert_close(walk[name][:1], msvae.reconstruct(tiny_run, first)[name], atol=1e-5, rtol=0)
         torch.testing.assert_close(walk[name][-1:], msvae.reconstruct(tiny_run, last)[name], atol=1e-5, rtol=0)
-    with pytest.raises(ConfigError, match="2 steps"):
+    with pytest.raises(ConfigError, match="whole number steps >= 2"):
         msvae.interpolate(tiny_run, first, last, steps=1)
     with pytest.raises(SourceError, match="1 rows at the start, 4 at the end"):
         msvae.interpolate(tiny_run, first, rows)
@@ -137,6 +137,24 @@ def test_a_walk_of_partial_rows_ends_where_conversion_does(method: str) -> None:
     walk = msvae.interpolate(model, first, last, steps=3, to="green")["green"].unflatten(0, (2, 3))
     torch.testing.assert_close(walk[:, 0], msvae.convert(model, first, "green")["green"], atol=1e-5, rtol=0)
     torch.testing.assert_close(walk[:, -1], msvae.convert(model, last, "green")["green"], atol=1e-5, rtol=0)
+
+
+def test_fused_and_walked_images_can_be_drawn() -> None:
+    """By the seed: the mean of a code is one image, its draws differ."""
+    model = tiny_model("flow").eval()
+    batch, last = random_batch(model, 1, 0), random_batch(model, 1, 1)
+    asks = (
+        lambda **how: msvae.fuse(model, batch, to="green", by="own", **how)["green"],
+        lambda **how: msvae.interpolate(model, batch, last, to="green", **how)["green"],
+    )
+    for ask in asks:
+        one, other = ask(mode="sample", seed=1), ask(mode="sample", seed=2)
+        assert torch.equal(one, ask(mode="sample", seed=1))
+        assert not torch.equal(one, other)
+        assert not torch.equal(one, ask())
+        assert torch.equal(ask(seed=1), ask(seed=2))
+    with pytest.raises(SourceError, match=r"'blue': expected images as a tensor or an array, got the number"):
+        msvae.convert(model, {"blue": torch.tensor(3.0)})
 
 
 def test_weight_paths_are_one_hot_at_each_source() -> None:

@@ -179,7 +179,7 @@ def interpolate(
     Args:
         mode: `mean`: the expected images of the codes; `sample`: what they leave open is drawn.
     """
-    _refuse_fewer("Steps of an interpolation", steps, 2)
+    _refuse_fewer("Interpolation", "steps", steps, 2)
     model = model_of(run)
     with torch.no_grad():
         first, last = (
@@ -218,7 +218,7 @@ def generate(
     Args:
         from_prior: draw from the prior that the model was trained with, not from the sampler fitted after training.
     """
-    _refuse_fewer("Rows to generate (n)", n, 1)
+    _refuse_fewer("Generation", "n", n, 1)
     model = model_of(run)
     with torch.no_grad():
         generator = _generator(model, seed)
@@ -300,9 +300,9 @@ def likelihood(run: Asked, given: Given, samples: int = 100, seed: int = 0) -> T
     )
 
 
-def _refuse_fewer(what: str, count: int, least: int) -> None:
+def _refuse_fewer(what: str, name: str, count: int, least: int) -> None:
     if not isinstance(count, Integral) or count < least:
-        raise ConfigError(f"{what}: expected a whole number >= {least}, got {count!r}.")
+        raise ConfigError(f"{what}: expected a whole number {name} >= {least}, got {count!r}.")
 
 
 def _generator(model: MultiSourceModel, seed: int) -> torch.Generator:
