@@ -95,7 +95,7 @@ def convert(
     Args:
         to: the wanted sources; by default all that are not given.
         n: answers for each row, in succession.
-        mode: `mean`: the expected code, best in PSNR; `sample`: a code drawn from the posterior.
+        mode: `mean`: the image of the expected code; `sample`: the code is drawn, and what it leaves open.
     """
     model = model_of(run)
     batch = as_batch(given, model.sources)

@@ -70,6 +70,11 @@ class MultiSourceModel(nn.Module):
         return self.sampler is not None and self.sampler.is_fitted
 
     @property
+    def draws_images(self) -> bool:
+        """Whether images of one code differ in mode `sample`: what the code leaves open is drawn."""
+        return False
+
+    @property
     def needs_complete_rows(self) -> bool:
         """Whether training rows may not lack any source."""
         return False

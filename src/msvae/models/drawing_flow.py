@@ -78,6 +78,10 @@ class DrawingFlow(StagedFlow):
         self.measured_guidance: Tensor
         self.register_buffer("measured_guidance", torch.ones(()))
 
+    @property
+    def draws_images(self) -> bool:
+        return self.config.renderer == "flow"
+
     def set_sampling(self, settings: Mapping[str, Any]) -> None:
         for name in settings:
             if name not in SAMPLING_SETTINGS:

@@ -30,8 +30,8 @@ def fusion_section(model: MultiSourceModel, data: DataSet, sources: Sequence[Sou
     unit = replace(sources[0], value_range=(0.0, 1.0), files=None)  # what sources of any ranges are mixed in
     content = [page.labelled_strip(", ".join(names), strip(given, unit))]
     path = weight_path(names, PATH_STEPS)
-    for rule, label in (("barycenter", "latent, barycenter"), ("product", "latent, product")):
-        content.append(f"<h3>Along the weights {' → '.join(names)}: {label}</h3>")
+    for rule in walked_rules(model):
+        content.append(f"<h3>Along the weights {' → '.join(names)}: latent, {rule}</h3>")
         walk = [fuse(model, row, weights, rule, names) for weights in path]
         content += [page.labelled_strip(s.name, strip(torch.cat([w[s.name] for w in walk]), s)) for s in sources]
     content.append("<h3>The same in image space, for comparison</h3>")
@@ -45,6 +45,13 @@ def fusion_section(model: MultiSourceModel, data: DataSet, sources: Sequence[Sou
         "made into one by weights that a person turns."
     )
     return page.section("Fusion by weights", text, *content)
+
+
+def walked_rules(model: MultiSourceModel) -> list[str]:
+    """The latent rules of the walks; `appearance` mixes noise, which sources of several shapes do not share."""
+    alike = len({source.shape for source in model.sources}) == 1
+    rules = ("barycenter", "product", "flow", *(["appearance"] if alike else []))
+    return [rule for rule in rules if rule in model.latent_rules]
 
 
 def one_thing_each(data: DataSet, names: Sequence[str]) -> SourceBatch | None:

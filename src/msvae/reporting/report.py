@@ -177,10 +177,17 @@ def _conversions(model: MultiSourceModel, data: DataSet, sources: Sequence[Sourc
     content = []
     for given in sources:
         others = [source for source in sources if source.name != given.name]
-        answers = convert(model, batch.select([given.name]), [source.name for source in others])
+        shown, names = batch.select([given.name]), [source.name for source in others]
+        answers = convert(model, shown, names)
+        drawn = convert(model, shown, names, mode="sample") if model.draws_images else {}
         content += [f"<h3>Given {given.name} alone</h3>", page.labelled_strip(given.name, _strip(batch, given))]
-        content += [page.labelled_strip(f"→ {source.name}", strip(answers[source.name], source)) for source in others]
-    return page.section("Every source from every other", "One source given, the others converted from it.", *content)
+        for source in others:
+            content.append(page.labelled_strip(f"→ {source.name}", strip(answers[source.name], source)))
+            if drawn:
+                content.append(page.labelled_strip("drawn", strip(drawn[source.name], source)))
+    text = "One source given, the others converted from it: the expected code's image"
+    text += ", and one of the many that go with it." if model.draws_images else "."
+    return page.section("Every source from every other", text, *content)
 
 
 def _generated(model: MultiSourceModel, sources: Sequence[Source]) -> str:
