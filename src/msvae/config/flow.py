@@ -75,7 +75,8 @@ class FlowConfig(Settings):
         redraws, doubted: how often a sample is drawn again that says its code worse than this share of the training
             images says theirs (`msvae.flow.agreement`); 0 for never.
         sampling_precision: of the renderer: `fp32`, `bf16`, or `auto`: bf16 where the device is quicker with it.
-        reuse: folder of a run of `flow` whose autoencoders are taken over; their stage is left out.
+        reuse: folder of a run of `flow` whose autoencoders, of all sources or some, are taken over; their stage is left
+            out.
         extends: folder of a run of `flow` to which the data set's further sources are added: the sizes are that run's,
             and nothing of its own sources is trained again.
         added, trained: the sources that were added so far, and those that are added by this run (set by `extends`).

@@ -80,6 +80,14 @@ class Autoencoders(nn.Module):
         self.noise, self.edges, self.even_contrast = noise, edges, even_contrast
         self.standard = nn.ModuleDict({f"of_{name}": Standardiser(networks.size(name)) for name in self.sources})
 
+    def lent_to(self, other: "Autoencoders") -> dict[str, Tensor]:
+        """The weights and statistics with which other autoencoders, of some of these sources, are as these."""
+        state = {f"networks.{key}": value for key, value in self.networks.lent_to(other.networks).items()}
+        for name in other.sources:
+            standard = self.standard[f"of_{name}"].state_dict()
+            state |= {f"standard.of_{name}.{key}": value for key, value in standard.items()}
+        return state
+
     def latents(self, values: Mapping[str, Tensor], of_batch: bool = False) -> dict[str, Float[Tensor, "rows latents"]]:
         """The posteriors' means of images of several sources, standardised and flat."""
         encoded = self.networks.encode(values)

@@ -96,7 +96,7 @@ class FlowParts(MultiSourceModel):
             self.spread[self.source_names.index(name)] = spread[index]
 
     def take_autoencoders(self, other: MultiSourceModel) -> None:
-        """Take over the trained autoencoders, and the grain, of another flow of the same sources.
+        """Take over the trained autoencoders, and the grain, of another flow of these sources, and of others maybe.
 
         Raises:
             ConfigError: if they do not fit.
@@ -108,14 +108,16 @@ class FlowParts(MultiSourceModel):
                 f"Setting 'model.reuse': sources were added to that run ({', '.join(other.config.added)}); their "
                 "autoencoders can be taken over by 'model.extends' alone."
             )
-        here, there = ([replace(source, files=None) for source in model.sources] for model in (self, other))
-        if here != there and set(self.source_names) == set(other.source_names):
-            changed = [source.name for source in here if source not in there]
-            what = f"sources of another form ({', '.join(changed)})" if changed else "its sources in another order"
+        there = {source.name: replace(source, files=None) for source in other.sources}
+        lost = [name for name in self.source_names if name not in there]
+        if lost:
             raise ConfigError(
-                f"Setting 'model.reuse': the run has {what}: {', '.join(other.source_names)}. Say so here too "
-                "(data.sources)."
+                f"Setting 'model.reuse': the run has no source {', '.join(lost)}, but {', '.join(there)}; choose "
+                "among them (data.sources)."
             )
+        changed = [source.name for source in self.sources if replace(source, files=None) != there[source.name]]
+        if changed:
+            raise ConfigError(f"Setting 'model.reuse': the run has sources of another form ({', '.join(changed)}).")
         for name in AUTOENCODER_TRAINING:
             theirs, own = getattr(other.config, name), getattr(self.config, name)
             if theirs != own:
@@ -123,15 +125,16 @@ class FlowParts(MultiSourceModel):
         if self.config.grain and not other.config.grain:
             raise ConfigError("Setting 'model.reuse': the run has measured no grain; set model.grain=false here too.")
         try:
-            self.autoencoders.load_state_dict(other.autoencoders.state_dict())
+            self.autoencoders.load_state_dict(other.autoencoders.lent_to(self.autoencoders))
             if self.config.grain:
-                self.grain.load_state_dict(other.grain.state_dict())
-        except RuntimeError:
+                measured = other.grain.state_dict()
+                self.grain.load_state_dict({name: measured[name] for name in self.grain.state_dict()})
+        except (RuntimeError, ValueError) as error:
             sizes = {name: (getattr(other.config, name), getattr(self.config, name)) for name in AUTOENCODER_SIZES}
             others = [f"model.{name} {theirs}, here {own}" for name, (theirs, own) in sizes.items() if theirs != own]
             raise ConfigError(
                 f"Setting 'model.reuse': the autoencoders of {', '.join(other.source_names)} do not fit this run's "
-                f"({', '.join(self.source_names)}); they have {'; '.join(others) or 'other images'}."
+                f"({', '.join(self.source_names)}): {'they have ' + '; '.join(others) if others else error}."
             ) from None
         self.content.begin_with(self.autoencoders.networks)
 

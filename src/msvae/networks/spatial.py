@@ -162,6 +162,24 @@ class MapNetworks(nn.Module):
         """The raw outputs that the sources' likelihoods read, in float32."""
         return self._through(self.decoders, latents)
 
+    def lent_to(self, other: "MapNetworks") -> dict[str, Tensor]:
+        """The weights with which another set of networks, of some of these sources in any order, does what this one
+        does: of a trunk that more sources share, the rows of its FiLM that are theirs.
+
+        Raises:
+            ValueError: where sources that share a trunk there have several here.
+        """
+        state: dict[str, Tensor] = {}
+        for trunk, names in by_trunk(other.place, other.place).items():
+            trunks = {self.place[name][0] for name in names}
+            if len(trunks) > 1:
+                raise ValueError(f"{', '.join(names)} share networks in one, and not in the other")
+            [own], rows = trunks, [self.place[name][1] for name in names]
+            for kind in ("encoders", "decoders"):
+                for key, value in getattr(self, kind)[own].state_dict().items():
+                    state[f"{kind}.{trunk}.{key}"] = value[rows] if key.endswith("film.table.weight") else value
+        return state
+
     def _through(self, networks: nn.ModuleDict, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = {}
         for trunk, names in by_trunk(self.place, inputs).items():
