@@ -344,7 +344,13 @@ def test_walks_of_weights_are_measured_step_by_step(digits: DataSet, monkeypatch
     answers(lambda weight: 1.0 - weight)
     mixes = walks(model, data.split("test"), stick)
     assert set(jumps) == set(model.latent_rules)
+    by_verifier = walks(model, data.split("test"), replace(stick, photographs=None))
+    answers(lambda weight: float(weight < 0.5))
+    jumps_by_verifier = walks(model, data.split("test"), replace(stick, photographs=None))
     for rule in model.latent_rules:
+        assert by_verifier[rule]["step"] is None
+        assert 1 / 8 < by_verifier[rule]["largest_share"] < 0.5
+        assert jumps_by_verifier[rule]["largest_share"] == pytest.approx(1.0)
         assert jumps[rule]["largest_share"] == pytest.approx(1.0)
         assert jumps[rule]["legible"] == pytest.approx(jumps[rule]["legible_ends"], abs=0.06)
         assert 1 / 8 < mixes[rule]["largest_share"] < 0.35

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from msvae.data.base import Rows
@@ -30,8 +31,9 @@ def walks(model: MultiSourceModel, test: Rows, yardstick: Yardstick) -> dict[str
     Returns:
         By rule: `step`, the root of the feature distance of a step, and `largest_step`, that of a walk's largest one,
         means over the walks (None without ImageNet features); `largest_share`, what the largest step has of a walk's
-        whole length, 1/8 where all are equal; `legible`, the share of images in which the verifier is sure of a class,
-        and `legible_ends`, the same of both ends (None without labels).
+        whole length, 1/8 where all are equal, in those features or else in the verifier's (None without either);
+        `legible`, the share of images in which the verifier is sure of a class, and `legible_ends`, the same of both
+        ends (None without labels).
     """
     names = [source.name for source in model.sources]
     pairs = [(first, names[(index + 1) % len(names)]) for index, first in enumerate(names)] if len(names) > 1 else []
@@ -83,11 +85,17 @@ def _judged(images: Tensor, source: Source, yardstick: Yardstick) -> dict[str, f
         network = yardstick.photographs.network
         gaps = [feature_distance(network, before, after, source) for before, after in pairwise(images)]
         steps = torch.stack(gaps).clamp_min(0.0).sqrt()  # the distances are squared ones
-        largest = steps.max(dim=0).values
-        figures["step"], figures["largest_step"] = float(steps.mean()), float(largest.mean())
-        figures["largest_share"] = float((largest / steps.sum(dim=0).clamp_min(1e-9)).mean())
+        figures["step"], figures["largest_step"] = float(steps.mean()), float(steps.max(dim=0).values.mean())
+        figures["largest_share"] = _largest_share(steps)
     if source.name in yardstick.classifiers:
-        sure = yardstick.classifiers[source.name].look(images.flatten(0, 1)).confidence >= LEAST_CONFIDENCE
-        sure = sure.float().unflatten(0, images.shape[:2])
+        verdict = yardstick.classifiers[source.name].look(images.flatten(0, 1))
+        sure = (verdict.confidence >= LEAST_CONFIDENCE).float().unflatten(0, images.shape[:2])
         figures["legible"], figures["legible_ends"] = float(sure.mean()), float(sure[[0, -1]].mean())
+        if figures["largest_share"] is None:
+            features = verdict.features.unflatten(0, images.shape[:2])
+            figures["largest_share"] = _largest_share(features.diff(dim=0).norm(dim=2))
     return figures
+
+
+def _largest_share(steps: Float[Tensor, "steps walks"]) -> float:
+    return float((steps.max(dim=0).values / steps.sum(dim=0).clamp_min(1e-9)).mean())
