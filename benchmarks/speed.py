@@ -23,7 +23,7 @@ from peer.pairing import Pairing, import_peer, known_methods, pair
 from msvae.benchmarking.machine import circumstances
 from msvae.benchmarking.speed import random_rows
 from msvae.benchmarking.timing import Step, alternating, operations, peak_megabytes, peak_of, ratio
-from msvae.training.files import write_json
+from msvae.files import write_json
 
 COLUMNS = ["case", "peer min", "peer median", "ours min", "ours median", "peer / ours"]
 COLUMNS += ["operations peer", "ours", "the networks alone", "peak MB peer", "ours"]

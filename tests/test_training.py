@@ -21,13 +21,13 @@ from msvae import api
 from msvae.config import RunConfig
 from msvae.data import DataSet, Rows, complete_rows
 from msvae.errors import CheckpointError, ConfigError, DataError, Interrupted, NonFiniteError
+from msvae.files import refuse_unwritable, sha256, unambiguous, write_folder, write_json
 from msvae.likelihoods import LIKELIHOODS
 from msvae.posterior import Posterior
 from msvae.source import Source
 from msvae.training import loop
 from msvae.training.average import RunningAverage
 from msvae.training.checkpoint import RunFolder
-from msvae.training.files import refuse_unwritable, sha256, unambiguous, write_folder, write_json
 from msvae.training.opening import Run, open_run
 from msvae.training.progress import three_digits
 from msvae.training.run import resume_run, train_run

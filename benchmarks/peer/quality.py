@@ -26,7 +26,7 @@ from msvae.benchmarking.quality import Comparison, comparison_data, comparison_y
 from msvae.benchmarking.results import Terms
 from msvae.config import seconds
 from msvae.data.base import Rows
-from msvae.training.files import write_json
+from msvae.files import write_json
 from msvae.training.schedule import BatchOrder
 
 

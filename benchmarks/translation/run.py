@@ -29,11 +29,11 @@ from msvae.cli.options import parse_settings
 from msvae.cli.output import progress
 from msvae.config import FlowConfig, RunConfig, seconds
 from msvae.data import load_data
+from msvae.files import read_json, write_json
 from msvae.models import build_model
 from msvae.models.aligned_flow import shares_of
 from msvae.networks.precision import flushed_denormals
 from msvae.reporting.tables import number
-from msvae.training.files import read_json, write_json
 
 UNHURRIED = 1000  # steps that a measured training seems to have before it
 NOTE = """Made by `benchmarks/translation/run.py`, of test rows. The U-Net is trained for one direction alone, and

@@ -9,12 +9,12 @@ from msvae.config import ModelConfig, RunConfig, merged, parse, seconds
 from msvae.data import DataSet, Rows, load_data, prepared
 from msvae.errors import ConfigError, DataError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
+from msvae.files import refuse_unwritable, write_json
 from msvae.metrics.imagenet import load_efficientnet
 from msvae.models import METHODS, Method, method_named, with_method
 from msvae.networks.pairs import Pair
 from msvae.reporting import write_report as report
 from msvae.training.checkpoint import RunFolder
-from msvae.training.files import refuse_unwritable, write_json
 from msvae.training.opening import Run, open_run
 from msvae.training.progress import Display, Quiet
 from msvae.training.run import past_gates, resume_run, train_run

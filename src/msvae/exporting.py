@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from msvae.errors import CheckpointError, ConfigError
+from msvae.files import unambiguous, write_folder, write_json
 from msvae.models.alone import SingleVae, alone
 from msvae.questions import Asked, model_of
 from msvae.source import source_named
-from msvae.training.files import unambiguous, write_folder, write_json
 
 FORMAT_VERSION = 1
 TRACED_ROWS, CHECKED_ROWS = 2, 5

@@ -16,10 +16,10 @@ from msvae.benchmarking.machine import circumstances
 from msvae.config import RunConfig
 from msvae.data import load_data
 from msvae.errors import ConfigError, unknown
+from msvae.files import read_json, write_json
 from msvae.models import MultiSourceModel, build_model
 from msvae.networks.precision import flushed_denormals
 from msvae.training.checkpoint import RunFolder
-from msvae.training.files import read_json, write_json
 from msvae.training.log import MetricsLog
 from msvae.training.loop import LOG_EVERY, fit
 from msvae.training.progress import Display, Quiet

@@ -7,7 +7,7 @@ from typing import Any
 from msvae.benchmarking.markdown import by_method, cell, header, line, sizes_of
 from msvae.benchmarking.results import Results
 from msvae.errors import ConfigError
-from msvae.training.files import write_text
+from msvae.files import write_text
 
 LARGEST = "frechet_conditional"  # from all other sources, however many these are
 BEGIN, END = "<!-- begin: msvae bench table -->", "<!-- end -->"

@@ -13,12 +13,12 @@ from msvae.config import SAMPLING_SETTINGS, DataConfig, FlowConfig, RunConfig
 from msvae.data import DataSet, load_data, names_own_data
 from msvae.errors import ConfigError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
+from msvae.files import write_json
 from msvae.models import MultiSourceModel, SharedFlow, method_named
 from msvae.models.drawing_flow import Sampling
 from msvae.networks.precision import flushed_denormals
 from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content
-from msvae.training.files import write_json
 from msvae.training.log import MetricsLog
 from msvae.training.opening import Run, open_run
 from msvae.training.progress import Display, Quiet

@@ -7,7 +7,7 @@ from typing import Any
 
 from msvae.errors import ConfigError
 from msvae.evaluation.yardstick import Yardstick, mean
-from msvae.training.files import read_json, write_json
+from msvae.files import read_json, write_json
 
 FORMAT_VERSION = 1
 

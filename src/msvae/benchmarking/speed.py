@@ -10,10 +10,10 @@ from msvae.benchmarking.machine import circumstances
 from msvae.benchmarking.timing import Step, alternating, operations, peak_megabytes, peak_of
 from msvae.config import ModelConfig, parse
 from msvae.errors import ConfigError
+from msvae.files import write_json
 from msvae.models import build_model, with_method
 from msvae.source import Source, SourceBatch
 from msvae.training.devices import device_named
-from msvae.training.files import write_json
 from msvae.training.progress import Display, Quiet, tracked
 
 SHAPE = (3, 28, 28)

@@ -7,8 +7,8 @@ from typing import Any
 
 from msvae.benchmarking.markdown import by_method, cell, header, line, sizes_of
 from msvae.benchmarking.results import Results
+from msvae.files import read_json
 from msvae.reporting.tables import number
-from msvae.training.files import read_json
 
 INTRODUCTION = """# Benchmarks
 

@@ -154,8 +154,8 @@ def table(
     from msvae.benchmarking.pages import write_figures
     from msvae.benchmarking.tables import page
     from msvae.errors import ConfigError
+    from msvae.files import write_text
     from msvae.models import METHODS
-    from msvae.training.files import write_text
 
     if not results.is_dir():
         raise ConfigError(f"--results: there is no folder {results}.")

@@ -148,6 +148,7 @@ def preview(
     from msvae.config import DataConfig
     from msvae.data import load_data
     from msvae.errors import ConfigError, DataError
+    from msvae.files import whole_file
     from msvae.models.stages import spread_out
     from msvae.reporting.grids import contact_sheet
 
@@ -159,8 +160,8 @@ def preview(
     rows = loaded.split(split)
     batch = rows.batch(spread_out(len(rows), n))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(batch.values, {source.name: source for source in loaded.sources}).save(out)
+        with whole_file(out) as partial:
+            contact_sheet(batch.values, {source.name: source for source in loaded.sources}).save(partial)
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot write {out}: {error}.") from None
     say(f"Preview: {out}", {"preview": str(out)}, as_json)

@@ -1,6 +1,5 @@
 """What a command leaves behind: image files, a contact sheet, and a few words or JSON."""
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,6 +58,7 @@ def write_answer(
     from msvae.data.images import write_images
     from msvae.data.own.folders import SPREAD_FILE
     from msvae.errors import DataError
+    from msvae.files import whole_file
     from msvae.reporting.grids import contact_sheet
 
     pictures = [source for source in sources if source.is_image]
@@ -78,7 +78,8 @@ def write_answer(
     above = {f"{name} (given)": tensor for name, tensor in (shown_above or {}).items() if name in known}
     sheet = contact_sheet({**above, **shown}, {**{f"{name} (given)": known[name] for name in known}, **known})
     try:
-        sheet.save(out / "grid.png")
+        with whole_file(out / "grid.png") as partial:
+            sheet.save(partial)
     except OSError as error:
         raise DataError(f"Cannot write {out / 'grid.png'}: {error.strerror or error}.") from None
     told = dict(extra or {})
@@ -99,14 +100,10 @@ def write_arrays(out: Path, arrays: "Mapping[str, np.ndarray]") -> None:
     import numpy as np
 
     from msvae.errors import DataError
+    from msvae.files import whole_file
 
-    partial = out.with_name(f".{out.name}.part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with whole_file(out) as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-        partial.replace(out)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise DataError(f"Cannot write {out}: {error.strerror or error}.") from None

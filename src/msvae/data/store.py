@@ -25,6 +25,7 @@ import torch
 
 from msvae.data.base import DataSet, Rows
 from msvae.errors import DataError
+from msvae.files import replace_folder
 from msvae.source import Source
 
 FORMAT_VERSION = 1
@@ -99,7 +100,7 @@ def new_store(
         }
         partial.chmod(0o755)  # mkdtemp's folders are for their owner alone, caches may be shared
         (partial / INDEX).write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
-        _replace(partial, folder)
+        replace_folder(folder, partial)
     except OSError as error:
         raise DataError(f"Cannot write the data set {name!r} into {folder}: {error.strerror or error}.") from None
     finally:
@@ -186,15 +187,6 @@ def _finish_split(folder: Path, writer: SplitWriter) -> None:
             array.flush()
     for name, column in writer.columns.items():
         np.save(folder / f"column.{quote(name, safe=' ')}.npy", column, allow_pickle=False)  # such as `km/h`
-
-
-def _replace(partial: Path, folder: Path) -> None:
-    """Move a whole store to its place; an older one steps aside first and is removed last."""
-    older = folder.with_name(f"{partial.name}.old")
-    if folder.exists():
-        folder.replace(older)
-    partial.replace(folder)
-    shutil.rmtree(older, ignore_errors=True)
 
 
 def _open_split(folder: Path, sources: tuple[Source, ...], rows: int, index: Mapping[str, Any]) -> Rows:

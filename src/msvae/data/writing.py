@@ -12,6 +12,7 @@ from torch import Tensor
 from msvae.data.extras import extra
 from msvae.data.own.pixels import form_of
 from msvae.errors import DataError
+from msvae.files import whole_file
 from msvae.source import FileForm, Source
 
 PNG_CHANNELS = {"uint8": {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}, "uint16": {1: "I;16"}}
@@ -56,12 +57,9 @@ class _UnsuitableError(Exception):
 
 
 def _whole(folder: Path, name: str, ending: str, write: Callable[[Path, np.ndarray], None], image: np.ndarray) -> Path:
-    path, partial = folder / f"{name}{ending}", folder / f".{name}.part{ending}"
-    try:
+    path = folder / f"{name}{ending}"
+    with whole_file(path, flushed=False) as partial:
         write(partial, image)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

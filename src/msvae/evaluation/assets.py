@@ -18,8 +18,8 @@ from msvae.data.cache import locked
 from msvae.data.sets import SETS, KnownSet
 from msvae.errors import CheckpointError, DataError, MsvaeError
 from msvae.evaluation.verifier import THOROUGH, Classifier, Effort, train_classifier
+from msvae.files import read_json, sha256, write_folder, write_json
 from msvae.source import source_named
-from msvae.training.files import read_json, sha256, write_folder, write_json
 from msvae.training.progress import Display, Quiet
 
 FORMAT_VERSION = 1

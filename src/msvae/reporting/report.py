@@ -12,6 +12,7 @@ import yaml
 from msvae.data import DataSet
 from msvae.errors import DataError
 from msvae.evaluation.yardstick import mean
+from msvae.files import read_json, write_text
 from msvae.models.base import MultiSourceModel
 from msvae.questions import convert, generate, impute, reconstruct
 from msvae.reporting import page
@@ -21,7 +22,6 @@ from msvae.reporting.grids import strip
 from msvae.reporting.plots import loss_curves
 from msvae.reporting.tables import number, sources_lines, summary_lines
 from msvae.source import Source, SourceBatch
-from msvae.training.files import read_json, write_text
 from msvae.training.log import MetricsLog
 from msvae.training.opening import Run, open_run
 from msvae.training.progress import Display, Quiet, tracked

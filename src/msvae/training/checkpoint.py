@@ -24,8 +24,8 @@ from torch import Tensor
 
 from msvae.config import RunConfig, parse
 from msvae.errors import CheckpointError, ConfigError
+from msvae.files import read_json, refuse_unwritable, sha256, unambiguous, write_folder, write_json
 from msvae.source import Source
-from msvae.training.files import read_json, refuse_unwritable, sha256, unambiguous, write_folder, write_json
 
 log = logging.getLogger("msvae.training")
 FORMAT_VERSION = 2  # in 1 flows had no sampler

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from msvae.errors import CheckpointError
+from msvae.files import write_text
 from msvae.models.base import Loss
-from msvae.training.files import write_text
 
 
 class MetricsLog:

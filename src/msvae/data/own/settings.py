@@ -1,6 +1,5 @@
 """`sources.yaml`: how a person's own files become sources; written by `msvae data check`, edited by hand."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from msvae.config import Settings, parse, read_yaml
 from msvae.data.base import SPLITS
 from msvae.data.formats import Reading
 from msvae.errors import ConfigError, DataError, SourceError
+from msvae.files import write_text
 from msvae.source import FileForm, Source
 
 SETTINGS_FILE = "sources.yaml"
@@ -186,19 +186,4 @@ def write_settings(path: Path, settings: OwnSettings) -> None:
         for name, fields in plain["sources"].items()
     }
     text = HEAD + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
-    write_whole(path, text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """A text file, whole or not at all.
-
-    Raises:
-        DataError: if it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"Cannot write {path}: {error.strerror or error}.") from None
+    write_text(path, text, DataError)

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from msvae.errors import CheckpointError
+from msvae.errors import CheckpointError, MsvaeError
 
 
 def sha256(path: Path) -> str:
@@ -31,22 +32,41 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
+@contextmanager
+def whole_file(path: Path, *, flushed: bool = True) -> Iterator[Path]:
+    """Replace a file atomically: what is written to the path that this gives, which has the same ending, takes the
+    place of the old one; on failure the old one stays. Folders are made.
+
+    Args:
+        flushed: whether it shall survive a power cut; many small files are quicker without.
+
+    Raises:
+        OSError: if it cannot be written (for example a full disk).
+    """
+    temporary = path.with_name(f".{os.getpid()}.part.{path.name}")  # other processes may write it too
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if flushed:
+            flush_to_disk(temporary)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, error: type[MsvaeError] = CheckpointError) -> None:
     """Replace a text file atomically; on failure the old one stays.
 
     Raises:
-        CheckpointError: if it cannot be written (for example a full disk).
+        CheckpointError: or the error that is given, if it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # other processes may write it too
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        flush_to_disk(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. What was there is unchanged.") from None
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        what = problem.strerror or problem
+        raise error(f"Cannot write {path}: {what}. What was there is unchanged.") from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -104,19 +124,28 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         fill(temporary)
         for file in temporary.iterdir():
             flush_to_disk(file)
-        replaced = path.with_name(f".{path.name}.old")
-        if path.exists():
-            shutil.rmtree(replaced, ignore_errors=True)  # left there by a kill
-            path.replace(replaced)
-        try:
-            temporary.replace(path)
-        except OSError:
-            if replaced.exists():
-                replaced.replace(path)
-            raise
-        flush_to_disk(path.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        replace_folder(path, temporary)
     except OSError as error:
         raise CheckpointError(f"Cannot write {path}: {error.strerror or error}. What was there is unchanged.") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(path: Path, whole: Path) -> None:
+    """Move a whole folder to its place; an older one steps aside first, and comes back if that fails.
+
+    Raises:
+        OSError: if it does.
+    """
+    older = path.with_name(f".{path.name}.old")
+    if path.exists():
+        shutil.rmtree(older, ignore_errors=True)  # left there by a kill
+        path.replace(older)
+    try:
+        whole.replace(path)
+    except OSError:
+        if older.exists():
+            older.replace(path)
+        raise
+    flush_to_disk(path.parent)
+    shutil.rmtree(older, ignore_errors=True)
