@@ -40,7 +40,7 @@ class PeerModel(MultiSourceModel):
         from multivae.data.datasets.base import MultimodalBaseDataset
         from multivae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig
 
-        complete = torch.stack(list(rows.present.values())).all(dim=0).nonzero().squeeze(1)
+        complete = rows.having()
         order = torch.randperm(len(complete), generator=torch.Generator().manual_seed(seed))
         chosen = complete[order[:FITTED_ROWS]]
         if len(chosen) < FEWEST_FITTED:

@@ -57,7 +57,7 @@ class Judge:
         self.data, self.given, self.wanted = data, given, wanted
         self.sources = {source.name: source for source in data.sources}
         self.rows = data.split(split)
-        self.index = (self.rows.present[given] & self.rows.present[wanted]).nonzero().squeeze(1)
+        self.index = self.rows.having([given, wanted])
         self.batch = self.rows.batch(self.index)
         self.truth = self.batch.values[wanted]
         self.likeness = Likeness(self.sources, {wanted: self.truth})

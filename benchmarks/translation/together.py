@@ -74,7 +74,7 @@ def main() -> None:
         parser.error(f"--given: expected one of {', '.join(sources)}, got {arguments.given}.")
     wanted = [name for name, source in sources.items() if name != arguments.given and not source.categories]
     rows = data.split("validation")
-    complete = torch.stack(list(rows.present.values())).all(dim=0).nonzero().squeeze(1)[: arguments.rows]
+    complete = rows.having()[: arguments.rows]
     if len(wanted) < 2 or not len(complete):
         parser.error(
             f"Expected two sources or more beside {arguments.given} that are no class maps, and a validation row with "

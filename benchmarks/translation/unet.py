@@ -73,7 +73,7 @@ class Training:
     def __init__(self, given: Source, wanted: Source, rows: Rows, config: TrainingConfig) -> None:
         torch.manual_seed(config.seed)
         self.rows, self.config = rows, config
-        self.index = (rows.present[given.name] & rows.present[wanted.name]).nonzero().squeeze(1)
+        self.index = rows.having([given.name, wanted.name])
         self.network = UNet(given, wanted)
         self.average = RunningAverage(self.network, config.ema_decay)
         rate, decay, precision = config.learning_rate, config.weight_decay, chosen_precision(config)
@@ -115,7 +115,7 @@ class Training:
     def _validation_loss(self, rows: Rows) -> float:
         network = self.average.model
         given, wanted = network.given.name, network.wanted.name
-        index = (rows.present[given] & rows.present[wanted]).nonzero().squeeze(1)
+        index = rows.having([given, wanted])
         losses = [
             float(network.loss(batch.values[given], batch.values[wanted])) * len(part)
             for part in index.split(256)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from msvae.errors import DataError, unknown
@@ -46,13 +47,21 @@ class Rows:
         values = {source.name: in_range(self.values[source.name][where], source) for source in self.sources}
         return SourceBatch(values, {name: present[index] for name, present in self.present.items()})
 
+    def presence(self, names: Sequence[str] | None = None) -> Bool[Tensor, "sources rows"]:
+        """Presence as one matrix, a source a line, in the order of `names`; of all sources by default."""
+        return torch.stack([self.present[name] for name in (self.present if names is None else names)])
+
+    def having(self, names: Sequence[str] | None = None) -> Int[Tensor, " some"]:
+        """The numbers of the rows that have all of the named sources, or simply all."""
+        return self.presence(names).all(dim=0).nonzero().squeeze(1)
+
     def all(self) -> SourceBatch:
         """Every row at once."""
         return self.batch(slice(None))
 
     def only(self, names: Sequence[str]) -> "Rows":
         """The rows that have one of the named sources, with those sources alone."""
-        wanted = torch.stack([self.present[name] for name in names]).any(dim=0)
+        wanted = self.presence(names).any(dim=0)
         kept = self if bool(wanted.all()) else self.take(wanted.nonzero().squeeze(1))
         return replace(
             kept,
@@ -79,7 +88,7 @@ class Rows:
         if share == 0:
             return self
         generator = torch.Generator().manual_seed(seed)
-        had = torch.stack([self.present[source.name] for source in self.sources])
+        had = self.presence([source.name for source in self.sources])
         lottery = torch.rand(had.shape, generator=generator)
         kept = had & (lottery >= share)
         luckiest = lottery.masked_fill(~had, -1.0).argmax(dim=0)
@@ -195,7 +204,7 @@ def check_data(data: DataSet) -> None:
         if rows.labels is not None and int(rows.labels.min()) < 0:
             row = int(rows.labels.argmin())
             raise DataError(f"{where}: expected labels >= 0, got {int(rows.labels[row])} in row {row}.")
-        empty = ~torch.stack(list(rows.present.values())).any(dim=0)
+        empty = ~rows.presence().any(dim=0)
         if split == "train" and bool(empty.any()):
             raise DataError(f"{where}: row {int(empty.nonzero()[0])} has no source.")
         for source in rows.sources:

@@ -12,7 +12,7 @@ from torch import Tensor
 from msvae.data.base import DataSet
 from msvae.evaluation.extent import Extent, parts
 from msvae.evaluation.photographs import Album, conditional_set
-from msvae.evaluation.yardstick import Yardstick, present_rows
+from msvae.evaluation.yardstick import Yardstick
 from msvae.metrics import PixelQuality, conditional_coherence, joined_quality, pixel_quality
 from msvae.models.base import MultiSourceModel
 from msvae.subsets import named_subsets, subset_label
@@ -35,7 +35,7 @@ def conversions(
     test = data.split("test")
     generator = torch.Generator(model.device).manual_seed(seed)
     subsets = proper_subsets(model.source_names)
-    rows = {given: present_rows(test, given) for given in subsets}
+    rows = {given: test.having(given) for given in subsets}
     rows = rows if extent.rows is None else {given: index[index < extent.rows] for given, index in rows.items()}
     places = {} if album is None else {name: _places(album, rows, name) for name in model.source_names}
     figures: dict[str, dict[str, Any]] = {}

@@ -36,7 +36,7 @@ def _codes(
     model: MultiSourceModel, rows: Rows, labels: Tensor, order: Tensor, given: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
     """Mean codes and labels of the first rows, in that order, that have all given sources."""
-    have = torch.stack([rows.present[name][order] for name in given]).all(dim=0)
+    have = rows.presence(given)[:, order].all(dim=0)
     chosen = order[have][:PROBE_ROWS]
     codes = [model.encode(rows.batch(part).select(given)).mean.to("cpu") for part in parts(chosen)]
     return (torch.cat(codes) if codes else torch.zeros(0, 1)), labels[chosen]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msvae.data.base import Rows
 from msvae.errors import SourceError
-from msvae.evaluation.yardstick import Yardstick, mean, present_rows
+from msvae.evaluation.yardstick import Yardstick, mean
 from msvae.metrics.coherence import LEAST_CONFIDENCE
 from msvae.metrics.imagenet import feature_distance
 from msvae.models.base import MultiSourceModel
@@ -58,7 +58,7 @@ def walks(model: MultiSourceModel, test: Rows, yardstick: Yardstick) -> dict[str
 
 def _put_together(test: Rows, first: str, second: str) -> SourceBatch | None:
     """Rows of one source's image and the other's of another row, of another class where there are labels."""
-    here, there = present_rows(test, [first]), present_rows(test, [second])
+    here, there = test.having([first]), test.having([second])
     labels = torch.arange(len(test)) if test.labels is None else test.labels
     chosen = []
     for number, row in enumerate(here[spread_out(len(here), WALKS)].tolist()):

@@ -89,7 +89,7 @@ def _classifiers(data: DataSet, rows: Rows, display: Display) -> dict[str, Class
 
 def _look(classifier: Classifier, rows: Rows, most: int, shuffled: bool = False) -> Verdict:
     """What a classifier sees in real images, at most so many: the first ones, or any."""
-    index = present_rows(rows, [classifier.source.name])
+    index = rows.having([classifier.source.name])
     if shuffled:  # rows of a training split may be in any order
         index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(VERIFIER_SEED))]
     return look_at(classifier, rows, index[:most])
@@ -106,11 +106,6 @@ def joined_verdicts(verdicts: list[Verdict]) -> Verdict:
     return Verdict(torch.cat([v.probabilities for v in verdicts]), torch.cat([v.features for v in verdicts]))
 
 
-def present_rows(rows: Rows, names: list[str] | tuple[str, ...]) -> Tensor:
-    """Numbers of the rows that have all of the named sources."""
-    return torch.stack([rows.present[name] for name in names]).all(dim=0).nonzero().squeeze(1)
-
-
 def _ceilings(
     classifiers: Mapping[str, Classifier],
     test: Rows,
@@ -121,8 +116,8 @@ def _ceilings(
     """What a perfect model would score: the same figures of real rows."""
     if not classifiers or test.labels is None:
         return {}
-    labels = {name: test.labels[present_rows(test, [name])[: len(verdict.classes)]] for name, verdict in real.items()}
-    complete = present_rows(test, list(classifiers))[:MOST_REAL]
+    labels = {name: test.labels[test.having([name])[: len(verdict.classes)]] for name, verdict in real.items()}
+    complete = test.having(list(classifiers))[:MOST_REAL]
     everyone = [look_at(classifier, test, complete) for classifier in classifiers.values()]
     return {
         "classifier_accuracy": {name: float((v.classes == labels[name]).float().mean()) for name, v in real.items()},

@@ -65,7 +65,7 @@ def scene_fit(rows: Rows) -> float | None:
     for first, second in permutations(sources, 2):
         if second.categories is not None:
             continue
-        both = (rows.present[first.name] & rows.present[second.name]).nonzero().squeeze(1)
+        both = rows.having([first.name, second.name])
         chosen = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(0))[:PROBED_ROWS]]
         if len(chosen) >= FEWEST_ROWS:
             batch = rows.batch(chosen)

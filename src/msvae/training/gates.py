@@ -59,7 +59,7 @@ def _against_mean_image(model: MultiSourceModel, rows: Rows, what: str, given: M
     figures, worse = {}, []
     for source in (source for source in model.sources if source.name in given):
         known = given[source.name]
-        usable = rows.present[source.name] & torch.stack([rows.present[name] for name in known]).any(dim=0)
+        usable = rows.present[source.name] & rows.presence(known).any(dim=0)
         index = usable.nonzero().squeeze(1)[:GATE_ROWS]
         if len(index) < 2:
             continue
@@ -204,7 +204,7 @@ def _probes_of_pooling(
 ) -> tuple[float, float] | None:
     """Probes of the code of all sources, and of each source's own, on the same rows: those with another source beside
     it; means over the sources that are in enough of such rows, or None."""
-    several = torch.stack(list(rows.present.values())).sum(dim=0) > 1
+    several = rows.presence().sum(dim=0) > 1
     together = _codes(model, rows, _first(rows), model.source_names)
     pooled, alone = [], []
     for name, chosen in index.items():

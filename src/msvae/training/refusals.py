@@ -1,7 +1,5 @@
 """What cannot be trained, refused before anything is written: settings that contradict, rows that do not do."""
 
-import torch
-
 from msvae.config import FlowConfig, RunConfig
 from msvae.data import DataSet
 from msvae.errors import ConfigError, DataError
@@ -29,7 +27,7 @@ def refuse_rows(data: DataSet, model: MultiSourceModel, config: RunConfig) -> No
     if isinstance(model, SharedFlow) and config.training.stage_steps.get("code") != 0:
         _refuse_unpaired(data, model)
     for split, rows in data.splits.items():
-        present = torch.stack([rows.present[name] for name in model.source_names])
+        present = rows.presence(model.source_names)
         never = ~present.any(dim=1)
         if split == "train" and bool(never.any()):
             name = model.source_names[int(never.nonzero()[0])]
@@ -47,7 +45,7 @@ def refuse_rows(data: DataSet, model: MultiSourceModel, config: RunConfig) -> No
 
 def _refuse_unpaired(data: DataSet, model: SharedFlow) -> None:
     """The shared code is learnt from rows of two sources or more; of added sources each has to be in one."""
-    present = torch.stack([data.split("train").present[name] for name in model.source_names])
+    present = data.split("train").presence(model.source_names)
     paired = (present & (present.sum(dim=0) > 1)).any(dim=1)
     alone = [name for name, has in zip(model.source_names, paired.tolist(), strict=True) if not has]
     added = [name for name in alone if name in model.config.trained]

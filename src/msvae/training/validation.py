@@ -25,7 +25,7 @@ def watched(validation: Rows | None, config: TrainingConfig, display: Display) -
         display.note("There is no validation split: neither losses nor gates are looked at.")
         return None
     order = BatchOrder(len(validation), 1, config.seed).some(len(validation))
-    some = torch.stack(list(validation.present.values())).any(dim=0)
+    some = validation.presence().any(dim=0)
     order = order[some[order]]
     if not len(order):
         display.note("No validation row has any of the sources: neither losses nor gates are looked at.")
