@@ -104,7 +104,7 @@ def test_lengths_of_stages_that_there_are_not_leave_no_folder(tmp_path: Path) ->
 
 def test_a_place_that_is_taken_is_found_before_data_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    monkeypatch.setattr(run, "_rows", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(run, "rows_of_run", lambda *_: pytest.fail("read"))
     with pytest.raises(CheckpointError, match="not empty"):
         train_run(config(), tmp_path)
 
