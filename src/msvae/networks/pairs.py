@@ -1,7 +1,7 @@
 """Which networks read and draw which source: one pair each, a shared trunk with FiLM, or the user's own modules."""
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -115,7 +115,7 @@ class SourceNetworks(nn.Module):
             self.trunk_of[source.name] = trunk
             self.condition_of[source.name] = index if len(group) > 1 else None
 
-    def _call(self, module: Callable[..., Tensor], name: str, argument: Tensor) -> Tensor:
+    def _call(self, module: Any, name: str, argument: Tensor) -> Tensor:
         condition = self.condition_of[name]
 
         def ask(rows: Tensor) -> Tensor:
