@@ -374,6 +374,21 @@ def test_some_of_the_autoencoders_are_taken_over_in_any_order(shared: bool) -> N
         alone.take_autoencoders(first)
 
 
+def test_vectors_that_share_networks_are_taken_over_by_name() -> None:
+    first = tiny_model("flow", [Source(name, (7,)) for name in "abc"]).eval()
+    for parameter in first.autoencoders.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    again = tiny_model("flow", [Source(name, (7,)) for name in "cba"]).eval()
+    again.take_autoencoders(first)
+    images = random_batch(first)
+    for name, values in msvae.reconstruct(again, images).items():
+        torch.testing.assert_close(values, msvae.reconstruct(first, images)[name])
+    alone = tiny_model("flow", [Source("a", (7,)), Source("d", (3, 8, 8))])
+    lender = tiny_model("flow", [Source("a", (7,)), Source("b", (7,)), Source("d", (3, 8, 8))])
+    with pytest.raises(ConfigError, match="a shares networks with others there, and would be alone here"):
+        alone.take_autoencoders(lender)
+
+
 def test_sources_that_share_networks_are_not_taken_over_alone() -> None:
     together = tiny_model("flow", [Source(name, (3, 8, 8)) for name in "abc"], shared_trunk=True)
     apart = tiny_model("flow", [Source(name, (3, 8, 8)) for name in "abc"], shared_trunk=False)
@@ -656,6 +671,13 @@ def test_a_run_of_before_samplers_draws_from_its_converter_as_it_did(passing: No
         opened.sample(DATA.split("test").batch(slice(0, 2)))
 
 
+def test_what_a_run_was_told_to_draw_by_is_read_again(passing: None, tmp_path: Path) -> None:
+    train_run(config(**{"model.evidence": 2.0, "model.codes_by": "mixture"}), tmp_path / "run", data=DATA)
+    opened = open_run(tmp_path / "run").model
+    assert isinstance(opened, SharedFlow)
+    assert opened.sampling.evidence == 2.0
+
+
 @pytest.mark.parametrize(("before", "now"), [(2.0, None), (1.0, 1.0)])
 def test_the_usual_evidence_of_before_was_the_converter_s(
     before: float, now: float | None, straight: Run, tmp_path: Path
@@ -806,7 +828,7 @@ def test_evidence_counts_as_often_as_it_is_told_to(codes_by: str) -> None:
         alone = batch.select(["blue"])
         near = [float((drawn(evidence, alone) - own).square().mean()) for evidence in (0.0, 1.0, 20.0)]
         assert near == sorted(near, reverse=True)
-    with pytest.raises(SourceError, match="Did you mean 'grey'"):
+    with pytest.raises(ConfigError, match="Did you mean 'grey'"):
         drawn({"gray": 1.0})
 
 
@@ -815,6 +837,10 @@ def test_a_run_is_opened_with_other_sampling_settings(straight: Run) -> None:
     assert isinstance(opened, SharedFlow)
     assert (opened.guidance, opened.sampling.precision) == (1.5, "fp32")
     assert opened.sampling.evidence is None
+    opened.set_sampling({"guidance": "1e0", "redraws": 2.0, "evidence": {"a": "5e-1"}})  # as YAML reads them
+    assert (opened.guidance, opened.sampling.redraws, opened.sampling.evidence) == (1.0, 2, {"a": 0.5})
+    with pytest.raises(ConfigError, match="Unknown source 'd'"):
+        tiny_model("flow", evidence={"d": 2.0})
     with pytest.raises(ConfigError, match="Did you mean 'guidance'"):
         open_run(straight.folder.path, sampling={"gidance": 1.5})
     with pytest.raises(ConfigError, match="guidance"):

@@ -1,5 +1,6 @@
 """Sources and batches: what fits, and clear errors for what does not."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,5 +124,8 @@ def test_a_number_between_two_classes_is_none(value: float, passes: bool) -> Non
         DataError, match=r"'map' has numbers that are not whole in row 1; expected class numbers 0 to 4"
     ):
         check_data(data)
+    check_data(
+        replace(data, splits=dict.fromkeys(SPLITS, replace(rows, values={"map": images.round().to(torch.uint16)})))
+    )
     absent = SourceBatch({"map": images}, {"map": torch.tensor([True, False])})
     check_batch(absent, [source], allow_empty_rows=True)

@@ -24,8 +24,16 @@ def sha256(path: Path) -> str:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Make a file or folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make a file survive a power cut, and the names in a folder where the system can."""
+    if path.is_dir():
+        with contextlib.suppress(OSError):  # Windows opens no folders
+            _flush(path, os.O_RDONLY)
+    else:
+        _flush(path, os.O_RDWR)
+
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:

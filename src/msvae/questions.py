@@ -19,7 +19,7 @@ from msvae.data.images import read_rows
 from msvae.errors import ConfigError, SourceError, unknown
 from msvae.evaluation.flow_likelihood import likelihood_bound
 from msvae.evaluation.likelihood import log_likelihood
-from msvae.models.base import Features, Mode, MultiSourceModel, Weights
+from msvae.models.base import Features, Mode, MultiSourceModel, Weights, check_mode
 from msvae.models.joint import JointVAE
 from msvae.models.masked_diffusion import MaskedDiffusion
 from msvae.models.shared_flow import SharedFlow
@@ -128,7 +128,10 @@ def fuse(
     by = usual_rule(model, "product") if by is None else by
     batch = as_batch(given, model.sources).to("cpu")
     chosen = dict.fromkeys(batch.names, 1.0) if weights is None else weights
+    check_mode(mode)
     if by in BLENDS:
+        if mode != "mean":
+            raise ConfigError(f"A blend in image space ({by}) is not drawn; leave out the mode.")
         if to is not None:
             raise ConfigError(f"A blend in image space ({by}) is an image of its own; leave out what is wanted (to).")
         return {"fused": _blended(model, batch, chosen, by)}

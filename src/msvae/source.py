@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ class FileForm:
     clip: bool = False
     nan: float | None = None
     pages: str = "rows"
-    channels_last: bool | None = None
+    channels_last: bool | None = field(default=None, compare=False)  # how files lie, not what is in them
     axis: int = 2
     affine: tuple[float, ...] | None = None
 
@@ -85,7 +85,7 @@ class FileForm:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "FileForm":
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = [part.name for part in dataclasses.fields(cls)]
         for key in fields:
             if key not in known:
                 raise SourceError(unknown("field of a file form", key, known))
@@ -163,6 +163,8 @@ class Source:
 
     def are_classes(self, values: Tensor) -> Tensor:
         """Whether values are whole numbers, but for what is tolerated: a number between two classes is none."""
+        if not values.is_floating_point():
+            return torch.ones_like(values, dtype=torch.bool)
         return (values - values.round()).abs() <= self.value_range[0] - self.tolerated_range[0]
 
     @property
@@ -190,7 +192,7 @@ class Source:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Source":
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = [part.name for part in dataclasses.fields(cls)]
         for key in fields:
             if key not in known:
                 raise SourceError(f"Source {fields.get('name', '?')!r}: {unknown('field', key, known)}")

@@ -125,7 +125,7 @@ class Results:
     def add(self, row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> None:
         """Put a row (`method`, `seed` and whatever else) in its place, and the ceilings of real rows beside it.
 
-        Rows that another process has added meanwhile stay.
+        Rows that another process has added since this table was opened stay.
         """
         stored = read_json(self.path)["rows"] if self.path.exists() else self.rows
         kept = [r for r in stored if (r["method"], r["seed"]) != (row["method"], row["seed"])]

@@ -81,6 +81,10 @@ class AlignedFlow(SharedFlow):
         )
 
     @property
+    def draws_images(self) -> bool:
+        return True
+
+    @property
     def shares(self) -> dict[str, float]:
         return shares_of(self.config)
 

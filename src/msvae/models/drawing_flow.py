@@ -74,7 +74,7 @@ class DrawingFlow(StagedFlow):
 
     def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
         super().__init__(sources, config)
-        self.sampling = Sampling.of(config)
+        self.sampling = self._known(Sampling.of(config))
         self.measured_guidance: Tensor
         self.register_buffer("measured_guidance", torch.ones(()))
 
@@ -86,8 +86,15 @@ class DrawingFlow(StagedFlow):
         for name in settings:
             if name not in SAMPLING_SETTINGS:
                 raise ConfigError(unknown("sampling setting", name, SAMPLING_SETTINGS))
-        chosen = {name.removeprefix("sampling_"): value for name, value in settings.items()}
-        self.sampling = replace(self.sampling, **chosen)
+        checked = parse(FlowConfig, dict(settings))  # in which the text "1e0" is a number
+        chosen = {name.removeprefix("sampling_"): getattr(checked, name) for name in settings}
+        self.sampling = self._known(replace(self.sampling, **chosen))
+
+    def _known(self, sampling: Sampling) -> Sampling:
+        for name in sampling.evidence if isinstance(sampling.evidence, Mapping) else ():
+            if name not in self.source_names:
+                raise ConfigError(f"Setting 'model.evidence': {unknown('source', name, self.source_names)}")
+        return sampling
 
     @property
     def guidance(self) -> float:

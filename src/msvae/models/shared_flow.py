@@ -26,7 +26,7 @@ from msvae.models.base import Features, Mode, Weights
 from msvae.models.drawing_flow import DrawingFlow
 from msvae.models.stages import CHUNK
 from msvae.posterior import Experts, Posterior
-from msvae.source import Source, SourceBatch, check_batch, source_named
+from msvae.source import Source, SourceBatch, check_batch
 
 INVERTED_STEPS = 8  # Euler's, which can be taken back
 USUAL_EVIDENCE = 2.0  # guidance of the converter
@@ -135,8 +135,6 @@ class SharedFlow(DrawingFlow):
         if chosen is None:
             return counted
         each = chosen if isinstance(chosen, Mapping) else dict.fromkeys(self.source_names, chosen)
-        for name in each:
-            source_named(self.sources, name)
         times = torch.tensor([each.get(name, 1.0) for name in self.source_names], device=counted.device)
         return counted * times[:, None]
 

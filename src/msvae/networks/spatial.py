@@ -2,6 +2,7 @@
 one form, each with its own FiLM, or one pair for each source."""
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
@@ -16,6 +17,8 @@ from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.networks.pairs import by_trunk, condition_of, input_channels, network_input, source_groups
 from msvae.networks.parts import in_parts
 from msvae.source import Source
+
+FILM_TABLE = re.compile(r"\bfilms?\.(\d+\.)?table\.weight$")  # a row for each source of the trunk
 
 
 def map_sizes(source: Source, smallest: int) -> list[tuple[int, int]]:
@@ -167,7 +170,8 @@ class MapNetworks(nn.Module):
         does: of a trunk that more sources share, the rows of its FiLM that are theirs.
 
         Raises:
-            ValueError: where sources that share a trunk there have several here.
+            ValueError: where sources that share a trunk there have several here, or one that has its own there shares
+                one here.
         """
         state: dict[str, Tensor] = {}
         for trunk, names in by_trunk(other.place, other.place).items():
@@ -175,9 +179,11 @@ class MapNetworks(nn.Module):
             if len(trunks) > 1:
                 raise ValueError(f"{', '.join(names)} share networks in one, and not in the other")
             [own], rows = trunks, [self.place[name][1] for name in names]
+            if len(names) == 1 and rows != [None]:
+                raise ValueError(f"{names[0]} shares networks with others there, and would be alone here")
             for kind in ("encoders", "decoders"):
                 for key, value in getattr(self, kind)[own].state_dict().items():
-                    state[f"{kind}.{trunk}.{key}"] = value[rows] if key.endswith("film.table.weight") else value
+                    state[f"{kind}.{trunk}.{key}"] = value[rows] if FILM_TABLE.search(key) else value
         return state
 
     def _through(self, networks: nn.ModuleDict, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from msvae.files import read_json, refuse_unwritable, sha256, unambiguous, write
 from msvae.source import Source
 
 log = logging.getLogger("msvae.training")
-FORMAT_VERSION = 2  # in 1 flows had no sampler
+FORMAT_VERSION = 3  # of flows: 2 has a sampler, 3 evidence of mixtures too
 KEPT_CHECKPOINTS = 2
 MODEL_FILE, TRAINING_FILE, MANIFEST = "model.safetensors", "training.safetensors", "checkpoint.json"
 
@@ -221,12 +221,12 @@ class RunFolder:
 
 def _upgraded(settings: Mapping[str, Any], version: int) -> Mapping[str, Any]:
     """Settings of an older run: in version 1 a flow drew codes from nothing by its converter alone; before version 3
-    its `evidence` was the converter's alone, usually 2."""
+    its `evidence` was the converter's alone, usually 2, and nothing to codes of the mixture."""
     model = settings.get("model")
     if not isinstance(model, Mapping) or model.get("method") != "flow":
         return settings
     changed: dict[str, Any] = {"sampler": "none"} if version == 1 else {}
-    if version < 3 and model.get("evidence") == 2.0:
+    if version < 3 and (model.get("evidence") == 2.0 or model.get("codes_by") == "mixture"):
         changed["evidence"] = None
     return {**settings, "model": {**model, **changed}}
 

@@ -9,6 +9,7 @@ from msvae.data.base import Rows
 from msvae.errors import GateError, Interrupted
 from msvae.models.base import MultiSourceModel
 from msvae.models.stages import RowSource, Stage
+from msvae.networks.precision import flushed_denormals
 from msvae.objectives.base import mean_loss
 from msvae.training.augmented_rows import AugmentedRows
 from msvae.training.average import RunningAverage
@@ -32,6 +33,7 @@ AFTER_TRAINING_LEAST_ROWS = 200
 AFTER_TRAINING_BYTES = 1 << 29
 
 
+@flushed_denormals()
 def fit(
     model: MultiSourceModel,
     train: Rows,

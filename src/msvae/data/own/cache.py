@@ -31,7 +31,7 @@ from msvae.data.store import new_store, open_store, write_row
 from msvae.errors import DataError, SourceError
 from msvae.source import Source
 
-DECODER_VERSION = 2  # changes whenever the same files would be decoded to other numbers
+DECODER_VERSION = 3  # changes whenever the same files would be decoded to other numbers
 KEPT_STORES = 2
 SHOWN_PROBLEMS = 8
 SPARE_BYTES = 1 << 24
