@@ -8,7 +8,6 @@ Verifiers that are kept with the set (`msvae data verifier`) and ImageNet featur
 """
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Mapping
 from statistics import fmean
@@ -128,7 +127,8 @@ def main() -> None:
     print("FD112:", _told(judge.ceilings(run.model, data.split("train"), arguments.seed)), flush=True)
     own = run.model.sampling
     for text in arguments.tried or [""]:
-        run.model.sampling = dataclasses.replace(own, **parse_settings(text.split(",") if text else None))
+        run.model.sampling = own
+        run.model.set_sampling(parse_settings(text.split(",") if text else None))
         figures = judge.figures(run.model, arguments.seed)
         print(text or "as trained", _told(figures), flush=True)
 

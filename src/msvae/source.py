@@ -325,24 +325,26 @@ def _check_form(values: Tensor, present: Tensor, source: Source, rows: int) -> N
 
 
 def _check_values(batch: SourceBatch, sources: Sequence[Source]) -> None:
-    """One reduction a source and two transfers for all: cheap enough to run in every step."""
-    names, extremes = [], []
+    """A reduction a source, one more for classes, and two transfers for all: cheap enough to run in every step."""
+    names, found = [], []
     rows_of = rows_of_each(batch.presence(batch.names))
     for (name, values), rows in zip(batch.values.items(), rows_of, strict=True):
         known = values if rows is None else values[rows]
         if known.numel():
             names.append(name)
-            extremes.append(torch.stack(torch.aminmax(known)).float())
+            source = source_named(sources, name)
+            between = known.new_zeros(()) if source.categories is None else (~source.are_classes(known)).any()
+            found.append(torch.stack([*torch.aminmax(known), between.to(known.dtype)]).float())
     if not names:
         return
-    for name, (lowest, highest) in zip(names, torch.stack(extremes).tolist(), strict=True):
+    for name, (lowest, highest, between) in zip(names, torch.stack(found).tolist(), strict=True):
         source = source_named(sources, name)
         (low, high), (least, most) = source.value_range, source.tolerated_range
         if lowest != lowest or highest != highest:
             raise SourceError(f"Source {name!r}: NaN in a present value. Mark the row absent, or mend the data.")
-        if source.categories and not bool(source.are_classes(batch.values[name][batch.present[name]]).all()):
+        if between:
             raise SourceError(
-                f"Source {name!r}: expected class numbers 0 to {source.categories - 1}, got some that are not whole."
+                f"Source {name!r}: expected class numbers {low:g} to {high:g}, got some that are not whole."
             )
         if lowest < least or highest > most:
             raise SourceError(

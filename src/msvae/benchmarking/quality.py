@@ -15,7 +15,6 @@ from msvae.errors import ConfigError
 from msvae.evaluation import Extent, Yardstick, evaluate_model, make_yardstick
 from msvae.files import write_json
 from msvae.models import MultiSourceModel, SharedFlow, method_named
-from msvae.models.drawing_flow import Sampling
 from msvae.networks.precision import flushed_denormals
 from msvae.training.checkpoint import RunFolder
 from msvae.training.content_kind import with_content
@@ -272,7 +271,7 @@ def trained_as(
         return train_run(config, folder, display=display, title=title)
     run = open_run(folder) if stored.state().finished else resume_run(folder, display=display, title=title)
     if isinstance(run.model, SharedFlow) and isinstance(config.model, FlowConfig):
-        run.model.sampling = Sampling.of(config.model)
+        run.model.set_sampling({name: getattr(config.model, name) for name in SAMPLING_SETTINGS})
         run = replace(run, config=run.config.model_copy(update={"model": config.model}))
     return run
 
