@@ -1,5 +1,7 @@
 """Convolutional encoder and decoder for images of 8 to 256 pixels a side, any size and channel count."""
 
+import math
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -49,29 +51,33 @@ class ConvEncoder(nn.Module):
         return self.head(self.maps(values, condition).flatten(1))
 
 
-class ConvDecoder(nn.Module):
-    """A code -> raw image channels: one linear layer to a 4x4 map, then sub-pixel doublings and 3x3 convolutions.
+class SubPixelDecoder(nn.Module):
+    """Raw image channels by sub-pixel doublings and 3x3 convolutions, after a stem that makes the smallest map.
 
     Doubling by a 1x1 convolution and a shuffle (Shi et al. 2016, arXiv 1609.05158) keeps the costly convolutions off
     the large maps: a third of the arithmetic of upsampling first. Odd sizes are cropped from the doubled map.
 
     Args:
-        inputs: length of the code.
+        stem: makes the smallest map, of `channels_at(halvings, width)` channels.
+        sizes: of the maps, from the image down.
         outputs: raw channels that the source's likelihood reads.
         width, refine, conditions: as in `ConvEncoder`.
     """
 
     def __init__(
-        self, source: Source, inputs: int, outputs: int, width: int = 32, refine: int = 0, conditions: int = 0
+        self,
+        stem: nn.Module,
+        sizes: list[tuple[int, int]],
+        outputs: int,
+        width: int = 32,
+        refine: int = 0,
+        conditions: int = 0,
     ) -> None:
         super().__init__()
-        self.sizes = image_pyramid(source)
-        smallest = len(self.sizes) - 1
-        channels = channels_at(smallest, width)
-        self.start = (channels, *self.sizes[-1])
-        self.stem = nn.Linear(inputs, channels * self.sizes[-1][0] * self.sizes[-1][1])
+        self.stem, self.sizes = stem, sizes
         self.doublings, self.stages = nn.ModuleList(), nn.ModuleList()
-        for level in range(smallest - 1, 0, -1):
+        channels = channels_at(len(sizes) - 1, width)
+        for level in range(len(sizes) - 2, 0, -1):
             self.doublings.append(nn.Conv2d(channels, 4 * channels_at(level, width), 1))
             channels = channels_at(level, width)
             stage = nn.ModuleList([ConvBlock(channels, channels, conditions=conditions)])
@@ -79,13 +85,33 @@ class ConvDecoder(nn.Module):
             self.stages.append(stage)
         self.to_pixels = nn.Conv2d(channels, 4 * outputs, 3, padding=1)
 
-    def forward(self, code: Float[Tensor, "rows latent"], condition: Condition | None = None) -> Tensor:
-        maps = F.silu(self.stem(code)).unflatten(1, self.start)
+    def from_stem(self, maps: Tensor, condition: Condition | None) -> Tensor:
+        """Raw image channels of the smallest map."""
         for doubling, stage, size in zip(self.doublings, self.stages, reversed(self.sizes[1:-1]), strict=True):
             maps = F.silu(doubled(doubling(maps), size))
             for block in stage:  # type: ignore[union-attr]
                 maps = block(maps, condition)
         return doubled(self.to_pixels(maps), self.sizes[0])
+
+
+class ConvDecoder(SubPixelDecoder):
+    """A code -> raw image channels: one linear layer to a 4x4 map, then doublings.
+
+    Args:
+        inputs: length of the code.
+        outputs, width, refine, conditions: as in `SubPixelDecoder`.
+    """
+
+    def __init__(
+        self, source: Source, inputs: int, outputs: int, width: int = 32, refine: int = 0, conditions: int = 0
+    ) -> None:
+        sizes = image_pyramid(source)
+        start = (channels_at(len(sizes) - 1, width), *sizes[-1])
+        super().__init__(nn.Linear(inputs, math.prod(start)), sizes, outputs, width, refine, conditions)
+        self.start = start
+
+    def forward(self, code: Float[Tensor, "rows latent"], condition: Condition | None = None) -> Tensor:
+        return self.from_stem(F.silu(self.stem(code)).unflatten(1, self.start), condition)
 
 
 def doubled(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from msvae.likelihoods import likelihood_of
 from msvae.networks.blocks import Condition, ConvBlock, ResidualBlock, channels_at, laid_out, lay_out
-from msvae.networks.conv import doubled, image_pyramid
+from msvae.networks.conv import SubPixelDecoder, image_pyramid
 from msvae.networks.mlp import MlpDecoder, MlpEncoder
 from msvae.networks.pairs import by_trunk, condition_of, input_channels, network_input, source_groups
 from msvae.networks.parts import in_parts
@@ -52,37 +52,20 @@ class MapEncoder(nn.Module):
         return self.head(maps)
 
 
-class MapDecoder(nn.Module):
-    """(channels, height, width) of latents -> raw image channels, by sub-pixel doublings (Shi et al. 2016, arXiv
-    1609.05158)."""
+class MapDecoder(SubPixelDecoder):
+    """(channels, height, width) of latents -> raw image channels."""
 
     def __init__(
         self, source: Source, channels: int, width: int = 32, smallest: int = 4, refine: int = 1, conditions: int = 0
     ) -> None:
-        super().__init__()
-        self.sizes = map_sizes(source, smallest)
-        last = len(self.sizes) - 1
-        inside = channels_at(last, width)
-        self.stem = ConvBlock(channels, inside, conditions=conditions)
-        self.doublings, self.stages = nn.ModuleList(), nn.ModuleList()
-        for level in range(last - 1, 0, -1):
-            outside = channels_at(level, width)
-            self.doublings.append(nn.Conv2d(inside, 4 * outside, 1))
-            stage = [ConvBlock(outside, outside, conditions=conditions)]
-            stage += [ResidualBlock(outside, conditions) for _ in range(refine)]
-            self.stages.append(nn.ModuleList(stage))
-            inside = outside
-        self.to_pixels = nn.Conv2d(inside, 4 * likelihood_of(source).raw_channels(source), 3, padding=1)
+        sizes, outputs = map_sizes(source, smallest), likelihood_of(source).raw_channels(source)
+        stem = ConvBlock(channels, channels_at(len(sizes) - 1, width), conditions=conditions)
+        super().__init__(stem, sizes, outputs, width, refine, conditions)
 
     def forward(
         self, latents: Float[Tensor, "rows latent height width"], condition: Condition | None = None
     ) -> Float[Tensor, "rows raw height_2 width_2"]:
-        maps = self.stem(latents, condition)
-        for doubling, stage, size in zip(self.doublings, self.stages, reversed(self.sizes[1:-1]), strict=True):
-            maps = F.silu(doubled(doubling(maps), size))
-            for block in stage:  # type: ignore[union-attr]
-                maps = block(maps, condition)
-        return doubled(self.to_pixels(maps), self.sizes[0])
+        return self.from_stem(self.stem(latents, condition), condition)
 
 
 class CellEncoder(nn.Module):
