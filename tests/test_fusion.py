@@ -1,5 +1,6 @@
 """What every fusion holds to, and what each one is."""
 
+import math
 from dataclasses import replace
 from itertools import permutations
 
@@ -276,6 +277,36 @@ def test_a_joint_encoder_reads_complete_rows_and_leaves_others_to_the_product() 
     torch.testing.assert_close(fused.mean[2], product.mean[2])
     expected = fusion.read(tokens.transpose(0, 1).flatten(1))[0, :LATENT]
     torch.testing.assert_close(fused.mean[0], expected)
+
+
+def test_the_product_of_flows_counts_the_prior_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A code of N(0, 1) that two sources see with noise of variance 1, flows that are the posteriors given one of them:
+    given both, the posterior is N((x_1 + x_2) / 3, 1/3)."""
+    seen = torch.tensor([[2.0, 1.0, -0.5], [2.0, -0.4, 0.1]], dtype=torch.float64)
+    fusion = build("joint_flows", FusionSettings(2, 1)).double()
+    fusion.noise = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.setattr(fusion, "_heard", lambda given: [(KnownFlow, mean) for mean in given.means])
+    none = torch.zeros(2, 3, 1, dtype=torch.float64)
+    given = Experts(seen[..., None] / 2, none, torch.ones(2, 3, dtype=torch.bool))
+    fused = fusion(given)
+    second = (fused.log_weights.exp()[..., None] * (fused.means.square() + fused.log_variances.exp())).sum(dim=0)
+    torch.testing.assert_close(fused.mean[:, 0], seen.sum(dim=0) / 3, atol=0.04, rtol=0)
+    torch.testing.assert_close(
+        (second - fused.mean.square())[:, 0], torch.full((3,), 1 / 3).double(), atol=0.03, rtol=0
+    )
+    even = fusion(given, torch.ones(2, dtype=torch.float64))  # powers of a half: the prior is counted once as it stands
+    torch.testing.assert_close(even.mean[:, 0], seen.sum(dim=0) / 4, atol=0.04, rtol=0)
+
+
+class KnownFlow:
+    """N(mean, 1/2) in place of a trained flow."""
+
+    def __init__(self, mean: torch.Tensor) -> None:
+        self.normal = torch.distributions.Normal(mean, math.sqrt(0.5))
+        self.transform = torch.distributions.AffineTransform(mean, math.sqrt(0.5)).inv
+
+    def log_prob(self, codes: torch.Tensor) -> torch.Tensor:
+        return self.normal.log_prob(codes).sum(dim=-1)
 
 
 class Loudest(Fusion):

@@ -16,6 +16,7 @@ from msvae.models.streaming import streamed_loss
 from msvae.objectives import Loss, cross_source_contrast
 from msvae.posterior import Evidence, Experts
 from msvae.source import SourceBatch
+from msvae.subsets import all_subsets
 from test_exactness import LATENT, NAMES, NOISE, linear_likelihood, linear_model, mean_loss, rows
 
 linear = pytest.mark.usefixtures("linear_likelihood")
@@ -41,13 +42,25 @@ def product_of(experts: dict[str, Normal], prior: float = 0.0) -> Normal:
 
 
 def expected_score(model: JointVAE, batch, name: str, q: Normal) -> Tensor:
-    """E_q log N(x; W z + b, noise^2), in closed form."""
+    """lam E_q log N(x; W z + b, noise^2), in closed form."""
     decoder = model.networks.decoders[f"of_{name}"]
     weight, bias = decoder.weight.double(), decoder.bias.double()
     gap = batch.values[name].double() - q.mean @ weight.T - bias
     spread = (q.variance @ weight.square().T).sum(dim=1)
     size = gap.shape[1]
-    return -0.5 * (gap.square().sum(dim=1) + spread) / NOISE**2 - size * (math.log(NOISE) + 0.5 * math.log(2 * math.pi))
+    constant = size * (math.log(NOISE) + 0.5 * math.log(2 * math.pi))
+    scale = float(model.scales[model.source_names.index(name)])
+    return scale * (-0.5 * (gap.square().sum(dim=1) + spread) / NOISE**2 - constant)
+
+
+def dependent(experts: list[Normal], rho: float) -> Normal:
+    """The best linear unbiased mean of experts whose errors have the correlation rho, dimension by dimension."""
+    means = torch.stack([q.mean for q in experts], dim=-1)
+    deviations = torch.stack([q.stddev for q in experts], dim=-1)
+    correlation = torch.full((len(experts), len(experts)), rho, dtype=torch.float64).fill_diagonal_(1.0)
+    inverse = torch.linalg.inv(correlation * deviations[..., :, None] * deviations[..., None, :])
+    total = inverse.sum(dim=(-1, -2))
+    return Normal((inverse.sum(dim=-2) * means).sum(dim=-1) / total, total.rsqrt())
 
 
 def kl(q: Normal, p: Normal) -> Tensor:
@@ -95,13 +108,31 @@ def closed_form(method: str, model: JointVAE, batch) -> Tensor:
             score = sum(expected_score(model, batch, name, q) for name in subset)
             total = total - score + config.beta * kl(q, STANDARD)
         return total
+    if method == "telbo":
+        posterior = model.fusion(model.evidence(batch).shared)
+        joint = Normal(posterior.means[0].double(), (0.5 * posterior.log_variances[0].double()).exp())
+        scores = sum(expected_score(model, batch, name, joint) for name in NAMES)
+        alone = sum(
+            expected_score(model, batch, name, q) - config.beta * kl(q, STANDARD) for name, q in experts.items()
+        )
+        return -(scores - config.beta * kl(joint, STANDARD)) - alone
+    if method == "codevae":
+        weights = torch.softmax(model.objective.logits.double(), dim=0)
+        table = all_subsets(count, torch.device("cpu"))
+        total = (weights * (weights * len(table)).log()).sum()
+        for subset, weight in zip(table, weights, strict=True):
+            heard = {name: experts[name] for name, inside in zip(NAMES, subset, strict=True) if inside}
+            q = dependent(list(heard.values()), config.dependence)
+            scores = sum(expected_score(model, batch, name, q) for name in NAMES)
+            total = total - weight * (scores - config.beta * kl(q, STANDARD))
+        return total
     if method == "dmvae":  # without private codes
         heard = [NAMES, *[(name,) for name in NAMES]]
         posteriors = [product_of({name: experts[name] for name in subset}, prior=1.0) for subset in heard]
         total = torch.zeros((), dtype=torch.float64)
-        for name in NAMES:
+        for name, scale in zip(NAMES, model.scales, strict=True):  # which weighs the divergences, too
             for q in posteriors:
-                total = total - expected_score(model, batch, name, q) + config.beta * kl(q, STANDARD)
+                total = total - expected_score(model, batch, name, q) + float(scale) * config.beta * kl(q, STANDARD)
         return total
     raise AssertionError(method)
 
@@ -121,11 +152,17 @@ def closed_form(method: str, model: JointVAE, batch) -> Tensor:
         ("mvae", {"extra_subsets": 0}),
         ("dmvae", {"private": 0}),
         ("dmvae", {"private": 0, "decodes": "drawn"}),
+        ("telbo", {}),
+        ("codevae", {}),
+        ("codevae", {"decodes": "drawn", "dependence": 0.2}),
     ],
 )
 def test_the_loss_is_what_its_formula_says(method: str, settings: dict[str, object], beta: float) -> None:
     model, batch = linear_model(method, beta=beta, **settings), rows()
     with torch.no_grad():
+        model.scales.copy_(torch.tensor([1.0, 2.0, 0.5]))
+        if method == "codevae":
+            model.objective.logits.copy_(torch.randn(model.objective.logits.shape, generator=generator()))
         expected = float(closed_form(method, model, batch).mean())
     loss, error = mean_loss(model, batch)
     assert loss == pytest.approx(expected, abs=5 * error)

@@ -94,6 +94,22 @@ def test_fusion_identities(tiny_run: Run, rows: SourceBatch, by: str) -> None:
             torch.testing.assert_close(one_hot[name], alone.values[name])
 
 
+@pytest.mark.parametrize("method", ["poe", "moe", "mopoe", "mvtcae", "barycenter", "helvae", "codevae", "flow"])
+def test_a_one_hot_product_is_what_the_source_alone_is_converted_to(method: str) -> None:
+    """`fuse` as it is asked by default, and `convert`, which knows of no weights."""
+    model = tiny_model(method, [msvae.Source(name, (3, 8, 8)) for name in ("blue", "grey", "green")]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02)  # experts that differ
+    if method == "flow":
+        model.spread.fill_(0.3)
+    given = random_batch(model)
+    fused = msvae.fuse(model, given, {"grey": 2.0}, to=["blue", "green"])
+    converted = msvae.convert(model, given.select(["grey"]))
+    for name in ("blue", "green"):
+        torch.testing.assert_close(fused[name], converted[name], atol=1e-5, rtol=0)
+
+
 def test_models_without_the_usual_rule_fuse_by_their_own(rows: SourceBatch) -> None:
     model = tiny_model("single", [msvae.Source(name, (3, 32, 32)) for name in ("blue", "yellow", "green")]).eval()
     torch.testing.assert_close(msvae.fuse(model, rows)["blue"], msvae.fuse(model, rows, by="own")["blue"])

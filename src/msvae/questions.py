@@ -117,8 +117,8 @@ def fuse(
     """Images of several sources made into one, by weights.
 
     Args:
-        weights: `{source: weight >= 0}`; only ratios count, equal when None. Weight 0 removes a source exactly, a
-            one-hot weight reproduces it.
+        weights: `{source: weight >= 0}`; only ratios count, equal when None. Weight 0 removes a source exactly; a
+            one-hot weight reproduces it in image space, and in latent space is the rule's answer to that source alone.
         by: in image space `mean` or `pyramid` (see `msvae.blending`), answered as `{"fused": images}`; in latent
             space one of the model's `latent_rules` (`product`, `barycenter`, ..), decoded into the sources `to`, all
             by default. Without a choice it is `product`, or `own` where the model has no such rule.

@@ -31,7 +31,8 @@ guide](guide.md#what-the-figures-mean) says what each figure means. A method cal
 - **entropy, variance**: of the generated classes, and of features within classes, beside those of real rows (1). Low
   values mean that coherence is cheap.
 - **FD112**: Fréchet distance in the features of EfficientNet-Lite0's 112-channel map, mean over sources; not FID.
-  Conditional from all other sources, generated (prior, mixture), and reconstructed.
+  Conditional from all other sources, generated (prior, mixture), and reconstructed: expected images, of the same test
+  images that they are compared with, so that a perfect autoencoder has 0.
 - **fall**: the largest loss of coherence from k to k+1 given sources; a sound model has 0.
 - **probe**: linear classifier on the code from one source and from all.
 """

@@ -55,7 +55,7 @@ class FlowConfig(Settings):
         favoured: of scenes: questions that the last stage is asked more often, each with its share of the rows, such as
             `{"t1+t2->tissue": 0.5}`; the other rows are asked any.
         dropped: share of rows that the renderer sees without their code, for guidance.
-        sampled: share of rows on which the renderer sees a code drawn by the converter.
+        sampled: share of rows on which the renderer sees a code that is drawn, by what draws codes for answers.
         self_distillation: rows that lack sources learn codes that the converter draws itself, in the second half of its
             stage, but not in its first 250 steps, after which it draws badly.
         shares: of the budget (or steps) for the stages `sources`, `code`, `converter`, `renderer` (and `alignment`).

@@ -44,6 +44,11 @@ class Fusion(nn.Module):
         self.source_count = settings.source_count
         self.prior_precision = 1.0 if settings.prior_expert else 0.0
 
+    @property
+    def counts_prior(self) -> bool:
+        """Whether its answer, and so that of one source alone, has the prior as a further expert."""
+        return "prior_expert" in self.options and self.prior_precision > 0
+
     def latent_size(self, per_source: int) -> int:
         """Length of the fused code for experts of length `per_source`."""
         return per_source

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from msvae.fusion.base import Fusion, FusionSettings, normalised, spread
 from msvae.fusion.joint_encoder import JointEncoder
-from msvae.gaussian import LARGEST_LOG_VARIANCE
+from msvae.gaussian import LARGEST_LOG_VARIANCE, log_density
 from msvae.posterior import Experts, Posterior
 from msvae.priors.flow import zuko
 
@@ -20,9 +20,10 @@ HIDDEN, TRANSFORMS = (64, 64), 3
 class JointFlows(Fusion):
     """q(z | x_1, .., x_M) by a joint encoder; q(z | x_m) by a flow that reads what the encoder of source m says.
 
-    For any other subset q(z | x_S) ~ prod_{m in S} q(z | x_m), which has no closed form: particles drawn from the
-    flows of S, weighed by the product over their mixture's density (sampling importance resampling), stand for it; so
-    do those of one flow for a single source. User weights are powers of the flows. Needs zuko.
+    For any other subset q(z | x_S) ~ p(z) prod_{m in S} (q(z | x_m) / p(z))^a_m with p = N(0, I), which has no closed
+    form: particles drawn from the flows of S, weighed by that product over their mixture's density (sampling importance
+    resampling), stand for it; so do those of one flow for a single source. a_m is 1, or a user's weights, which sum to
+    1. Needs zuko.
     """
 
     symmetric = False
@@ -81,8 +82,10 @@ class JointFlows(Fusion):
         densities = self.log_posteriors(experts, codes)
         counted = (shares > 0)[:, None]
         product = torch.where(counted, powers[:, None] * densities, torch.zeros_like(densities)).sum(dim=0)
+        zero = codes.new_zeros(codes.shape[-1])
+        product = product + (1.0 - powers.sum(dim=0)) * log_density(codes, zero, zero)  # p is in each flow
         mixture = torch.logsumexp(densities.masked_fill(~counted, -torch.inf), dim=0)
-        own = counted.expand(-1, PARTICLES, -1).flatten(0, 1)  # particles of sources that are heard
+        own = counted.expand(-1, len(noise), -1).flatten(0, 1)  # particles of sources that are heard
         log_weights = torch.where(own, product - mixture, torch.full_like(product, -torch.inf))
         center = codes.masked_fill(~own[..., None], 0.0).sum(dim=0) / own.sum(dim=0).clamp_min(1)[:, None]
         square = (codes - center).square().masked_fill(~own[..., None], 0.0).sum(dim=0)

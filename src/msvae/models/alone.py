@@ -54,7 +54,7 @@ class JointSource(SingleVae):
         super().__init__(latent, latent)
         self.networks, self.source = model.networks, source_named(model.sources, name)
         self.shared = model.config.latent
-        self.prior_precision = model.fusion.prior_precision if "prior_expert" in model.fusion.options else 0.0
+        self.prior_precision = float(model.fusion.counts_prior)
 
     def encode(self, images: Tensor) -> Moments:
         mean, log_variance, _ = self.networks.encode(self.source.name, images)

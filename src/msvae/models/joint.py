@@ -3,6 +3,7 @@ knows the others."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -215,7 +216,7 @@ class JointVAE(MultiSourceModel):
         if rule == "own":
             fusion = self.fusion
         elif rule == "product":
-            fusion = ProductOfExperts(self.fusion_settings)
+            fusion = ProductOfExperts(replace(self.fusion_settings, prior_expert=self.fusion.counts_prior))
         else:
             fusion = Barycenter(self.fusion_settings)
         vector = None if weights is None else self.weight_vector(weights, batch)

@@ -84,10 +84,7 @@ def check_method(config: ModelConfig) -> None:
         _check_parts(config)
     acting = set(ACTING_ALWAYS)
     if config.fusion in FUSIONS:
-        fusion = FUSIONS[config.fusion]
-        acting |= fusion.options
-        if fusion.experts_are_posteriors and config.fusion != "separate":
-            acting.add("prior_expert")  # of the rule `product`, by which such models can be asked
+        acting |= FUSIONS[config.fusion].options
     if config.objective in OBJECTIVES:
         acting |= OBJECTIVES[config.objective].options
     if config.contrast:

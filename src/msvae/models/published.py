@@ -198,7 +198,7 @@ METHODS: dict[str, Method] = {
     ),
     "codevae": Method(
         summary="consensus of dependent experts; the bounds of all subsets with learned weights",
-        settings={"fusion": "consensus", "objective": "subset_weights"},
+        settings={"fusion": "consensus", "prior_expert": False, "objective": "subset_weights"},
         paper="Mancisidor et al., ICML 2025",
         year=2025,
         cost="M encodes, M (2^M - 1) decodes; M with model.decodes=drawn",

@@ -37,7 +37,7 @@ class SharedFlow(DrawingFlow):
 
     def __init__(self, sources: Sequence[Source], config: FlowConfig) -> None:
         super().__init__(sources, config)
-        self.fusion_settings = FusionSettings(len(sources), config.code * config.grid**2)
+        self.fusion_settings = FusionSettings(len(sources), config.code * config.grid**2, prior_expert=False)
 
     @property
     def latent_rules(self) -> tuple[str, ...]:
