@@ -124,7 +124,7 @@ def ablate(comparison: Comparison, names: list[str], seed: int, display: Display
         if not ablation.only_drawn:
             steps["sources"] = 0
             folder = comparison.folder_of(name.replace(" ", "-"), seed)
-            config = config.model_copy(update={"model": config.model.model_copy(update={"reuse": str(base)})})
+            config = config.model_copy(update={"model": config.model.model_copy(update={"reuse": str(base.resolve())})})
         run = trained_past_gates(config, folder, display=display, title=f"{name}, seed {seed}")
         facts = facts_of(run, steps, data)
         facts["settings"] = {**facts["settings"], "reuse": None if ablation.only_drawn else WHOLE}

@@ -2,7 +2,8 @@
 
     python benchmarks/sampling.py RUN --try guidance=4,redraws=0 --try guidance=2.25 --try image_steps=6
 
-Every `--try` replaces some of `model.sampling` (see docs/flow.md); without one the run's own settings are looked at.
+Every `--try` replaces settings of how answers are drawn (`model.guidance` and others: docs/flow.md, "How samples are
+drawn"), as YAML, in which `evidence={blue: 3, green: 1}` is one; without any the run's own are looked at.
 First come FD112 of real training rows, and of reconstructions of other validation rows without and with their grain:
 its bounds. (Reconstructions of the very rows that are compared with would have no other content, and less distance.)
 Verifiers that are kept with the set (`msvae data verifier`) and ImageNet features (`pip install ".[metrics]"`) judge.
@@ -14,9 +15,9 @@ from collections.abc import Mapping
 from statistics import fmean
 
 import torch
+import yaml
 from torch import Tensor
 
-from msvae.cli.options import parse_settings
 from msvae.data import DataSet, Rows, load_data
 from msvae.errors import ConfigError
 from msvae.evaluation.assets import kept_verifier
@@ -118,7 +119,7 @@ def _there(images: Mapping[str, Tensor], batch: SourceBatch) -> dict[str, Tensor
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="folder of a trained flow")
-    parser.add_argument("--try", dest="tried", action="append", metavar="NAME=VALUE,...", help="of model.sampling")
+    parser.add_argument("--try", dest="tried", action="append", metavar="NAME=VALUE,...", help="see above")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -130,7 +131,7 @@ def main() -> None:
     own = run.model.sampling
     for text in arguments.tried or [""]:
         run.model.sampling = own
-        run.model.set_sampling(parse_settings(text.split(",") if text else None))
+        run.model.set_sampling(yaml.safe_load(f"{{{text.replace('=', ': ')}}}"))
         figures = judge.figures(run.model, arguments.seed)
         print(text or "as trained", _told(figures), flush=True)
 

@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,14 @@ def test_rows_that_another_process_has_added_stay(tmp_path: Path) -> None:
     one.record("poe", [{"training": [0.1]}])
     other.record("moe", [{"training": [0.2]}])
     assert set(Calibration(tmp_path / "calibration.json").entries) == {"poe", "moe"}
+
+
+def test_tables_lose_no_row_of_processes_that_write_at_the_same_time(tmp_path: Path) -> None:
+    place = tmp_path / "quality-x.json"
+    tables = [Results(place, TERMS) for _ in range(8)]
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda number: tables[number].add(_row(number, {}), {}), range(8)))
+    assert sorted(row["seed"] for row in Results(place).rows) == list(range(8))
 
 
 def _row(seed: int, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,14 @@ def test_data_and_lengths_asked_for_replace_those_of_the_file() -> None:
     assert (config.training.budget, config.training.steps, config.training.seed) == (3, None, 4)
 
 
+def test_a_group_of_settings_counts_as_its_settings_do() -> None:
+    assert api.run_config(settings={"training": {"budget": "60s"}}).training.budget == 60.0
+    with pytest.raises(ConfigError, match="one length"):
+        api.run_config(settings={"training": {"budget": 60, "steps": 5}})
+    with pytest.raises(ConfigError, match="one length"):
+        api.run_config(budget="60s", settings={"training": {"steps": 5}})
+
+
 def test_settings_survive_the_way_through_json() -> None:
     config = api.run_config(budget="90s", settings={"data.sources": ["blue"], "model.latent": 5})
     assert parse(RunConfig, config.model_dump(mode="json")) == config

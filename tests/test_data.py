@@ -227,6 +227,22 @@ def test_rows_that_a_method_cannot_use_are_found_before_training(tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+def test_rows_of_a_wrong_shape_leave_the_folder_free(tmp_path: Path) -> None:
+    source = Source("a", (1, 8, 8))
+    present = {"a": torch.ones(4, dtype=torch.bool)}
+    wrong = Rows((source,), {"a": torch.zeros(4, 1, 8, 9)}, present)
+    numbers = Rows((source,), {"a": torch.zeros(4, 1, 8, 8)}, {"a": torch.ones(4)})
+    for rows, message in ((wrong, r"'a': expected images of shape \(1, 8, 8\), got \(1, 8, 9\)"), (numbers, "as bool")):
+        with pytest.raises(DataError, match=message):
+            train(DataSet("mine", {"train": rows}, False), "poe", out=tmp_path / "run")
+    card = DataSet(
+        "mine", {"train": Rows((source,), {"a": torch.zeros(4, 1, 8, 8)}, present)}, False, card={"at": Path()}
+    )
+    with pytest.raises(DataError, match="its card"):
+        train(card, "poe", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_labels_are_whole_numbers() -> None:
     images = {"a": np.zeros((2, 1, 8, 8), np.float32)}
     with pytest.raises(DataError, match="Labels: expected whole numbers"):

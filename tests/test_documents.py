@@ -1,11 +1,15 @@
 """The examples in the documents run as they stand."""
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
+from typer.main import get_command
 
 from msvae.benchmarking.tables import page
+from msvae.cli.main import app
 from msvae.models import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -19,6 +23,29 @@ def test_python_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     for block in blocks:
         shortened = re.sub(r'budget="\w+"', 'budget="2s"', block)
         exec(compile(shortened, name, "exec"), {})
+
+
+def commands(text: str) -> list[str]:
+    """The lines of a document that call `msvae`, continued lines as one; without what a shell alone understands."""
+    lines = re.findall(r"^    (?:.*&& )?(msvae .*)$", text.replace("\\\n", " "), flags=re.MULTILINE)
+    parts = [part.strip() for line in lines for part in re.split(r"&&|\s#", line)]
+    return [part for part in parts if part.startswith("msvae ") and not re.search(r"\$|\|", part)]
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/guide.md", "docs/data.md", "docs/flow.md", "benchmarks/README.md"]
+)
+def test_commands_are_understood(document: str) -> None:
+    """Every option there is; nothing is asked, read or written."""
+    found = commands((ROOT / document).read_text())
+    assert found
+    for line in found:
+        command, words, context = get_command(app), shlex.split(line)[1:], None
+        while isinstance(command, click.Group) and words:
+            context = click.Context(command, parent=context)
+            _, command, words = command.resolve_command(context, words)
+            assert command is not None, line
+        command.make_context(command.name, words, parent=context)
 
 
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")]

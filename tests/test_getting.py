@@ -18,7 +18,7 @@ from msvae.data.extras import extra
 from msvae.data.fetch import Package
 from msvae.data.sets import Option, get_set
 from msvae.data.sets.known import SEED, Workshop
-from msvae.data.store import open_store
+from msvae.data.store import VERIFIERS, open_store
 from msvae.errors import ConfigError, DataError
 from msvae.source import Source
 from msvae.training.progress import Quiet
@@ -115,6 +115,23 @@ def test_another_checksum_than_the_pinned_one_is_told_with_both() -> None:
     assert get_set(_known(checksum=first.checksum), display=notes).as_pinned is True
     assert notes.lines == []
     assert get_set(_known(checksum="0" * 64), {"rows": 5}).as_pinned is None
+
+
+def test_trained_verifiers_stay_when_a_set_is_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = _known()
+    folder = get_set(known).folder
+    (folder / VERIFIERS).mkdir()
+    (folder / VERIFIERS / "verifiers.json").write_text("{}")
+    assert get_set(known, again=True).fresh
+    assert (folder / VERIFIERS / "verifiers.json").exists()
+
+    def breaks(workshop: Workshop, **options: object) -> None:
+        raise DataError("no network")
+
+    with pytest.raises(DataError, match="no network"):
+        get_set(_known(breaks), again=True)
+    assert (folder / VERIFIERS / "verifiers.json").exists()
+    assert _left(known) == [folder.name]
 
 
 def test_a_build_that_fails_leaves_nothing() -> None:

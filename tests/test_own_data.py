@@ -20,7 +20,7 @@ from PIL import Image
 from conftest import TINY, TINY_TRAINING, Command
 from msvae import api
 from msvae.config import DataConfig
-from msvae.data import DataSet, load_data, store
+from msvae.data import DataSet, complete_rows, load_data, store
 from msvae.data.images import read_images, write_images
 from msvae.data.own import cache, settings_place
 from msvae.data.own.check import check_own
@@ -626,6 +626,57 @@ def test_runs_on_own_data_resume_exactly_and_notice_changes(pairs, tmp_path, mon
     save(pairs / "photos" / "0003.png", colour())
     with pytest.raises(DataError, match="have changed since the run"):
         resume_run(tmp_path / "again")
+
+
+def test_a_cached_store_that_lacks_files_is_decoded_anew(pairs, tmp_path):
+    first = own(pairs)
+    (folder,) = (tmp_path / "cache" / "own").glob("pairs-*")
+    (folder / "store.json").unlink()
+    again = own(pairs)
+    assert again.card["fingerprint"] == first.card["fingerprint"]
+    assert len(again.split("train")) == len(first.split("train"))
+
+
+def test_rows_are_no_paths(tmp_path):
+    """Names from a table or an array lead nowhere else."""
+    source = Source("a", (3, 8, 8))
+    names = ["../../escaped", "patient1/slice3", "..", ".hidden", str(tmp_path / "absolute"), "c:x", "plain-1.b"]
+    files = write_images(tmp_path / "out" / "a", torch.zeros(len(names), 3, 8, 8), source, names)
+    assert {file.parent for file in files} == {tmp_path / "out" / "a"}
+    assert len(set(files)) == len(names)
+    assert files[1].name == "patient1%2Fslice3.png"
+    assert files[-1].name == "plain-1.b.png"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_settings_lie_beside_the_file_that_a_link_leads_to(tmp_path):
+    (tmp_path / "store").mkdir()
+    np.savez(tmp_path / "store" / "real.npz", a=np.zeros((6, 1, 8, 8), np.uint8))
+    (tmp_path / "data.npz").symlink_to(tmp_path / "store" / "real.npz")
+    place = settings_place(tmp_path / "data.npz")
+    assert place.parent == tmp_path / "store"
+    assert settings_place(tmp_path / "store" / "real.npz") == place
+
+
+def test_a_link_to_itself_is_named(pairs):
+    (pairs / "photos" / "0100.png").symlink_to(pairs / "photos" / "0100.png")
+    with pytest.raises(DataError, match=r"0100\.png"):
+        own(pairs)
+
+
+def test_runs_on_rows_of_a_callers_own_notice_other_rows(tmp_path):
+    def rows(count: int) -> DataSet:
+        source = Source("a", (1, 8, 8))
+        images = np.linspace(0, 1, count * 64, dtype=np.float32).reshape(count, 1, 8, 8)
+        return DataSet("mine", {"train": complete_rows([source], {"a": images})}, False)
+
+    settings = {f"model.{key}": value for key, value in TINY.items()} | TINY_TRAINING
+    settings |= {"training.steps": 4, "training.checkpoint_seconds": 0.0, "training.batch_size": 4}
+    api.train(rows(12), "poe", out=tmp_path / "run", settings=settings)
+    (tmp_path / "run" / "checkpoints" / "step-00000004").rename(tmp_path / "last")
+    with pytest.raises(DataError, match="have changed since the run"):
+        api.resume(tmp_path / "run", data=rows(40))
+    api.resume(tmp_path / "run", data=rows(12))
 
 
 def test_opening_the_changed_data_of_a_run_warns(pairs, tmp_path, caplog):

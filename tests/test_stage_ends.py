@@ -127,8 +127,12 @@ def test_one_process_at_a_time_trains_in_a_folder(
         patch.setattr(SharedFlow, "end_stage", dies)
         with pytest.raises(KeyboardInterrupt):
             train_run(config(), tmp_path / "run", data=DATA)
+    log = RunFolder(tmp_path / "run").metrics_log
+    with log.open("a") as file:
+        file.write('{"step": 1000000}\n')  # what the other process has written since its checkpoint
     with RunFolder(tmp_path / "run").alone(), pytest.raises(CheckpointError, match="Another process is training"):
         resume_run(tmp_path / "run", data=DATA)
+    assert "1000000" in log.read_text()
     with RunFolder(tmp_path / "run").alone(), pytest.raises(CheckpointError, match="Another process is training"):
         RunFolder(tmp_path / "run").discard()
     resume_run(tmp_path / "run", data=DATA)

@@ -60,6 +60,17 @@ def test_what_is_written_comes_back_in_value_ranges_with_presence_labels_and_col
     assert only.columns["caption"].tolist() == ["row 1", "row 2", "row 3", "row 4"]
 
 
+def test_a_source_may_be_called_labels(tmp_path):
+    sources = [Source("images", (1, 2, 2)), Source("labels", (1, 2, 2))]
+    with new_store(tmp_path / "set", "set", sources, {"train": 2}, labelled=True) as splits:
+        splits["train"].values["labels"][:] = 255
+        splits["train"].present["labels"][:] = True
+        splits["train"].labels[:] = [3, 4]
+    rows = open_store(tmp_path / "set").split("train")
+    assert rows.labels.tolist() == [3, 4]
+    assert rows.batch(slice(0, 1)).values["labels"].tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]
+
+
 def test_opening_reads_no_image_and_reading_changes_none(tmp_path):
     data = _write(tmp_path / "set")
     before = store_checksum(tmp_path / "set")

@@ -197,6 +197,36 @@ def test_a_folder_that_cannot_be_replaced_is_still_there(tmp_path: Path, monkeyp
     assert '"now": 1' in (tmp_path / "step" / "file").read_text()
 
 
+def test_a_folder_that_is_not_replaced_because_of_ctrl_c_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "step", lambda folder: write_json(folder / "file", {"now": 1}))
+    move = Path.replace
+
+    def stops(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise KeyboardInterrupt
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", stops)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "step", lambda folder: write_json(folder / "file", {"now": 2}))
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+    assert '"now": 1' in (tmp_path / "step" / "file").read_text()
+
+
+def test_a_checkpoint_that_a_kill_left_aside_is_one(tiny_run: Run, tmp_path: Path) -> None:
+    shutil.copytree(tiny_run.folder.path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    newest = folder.latest()
+    before = folder.model_weights()
+    newest.replace(newest.with_name(f".{newest.name}.old"))
+    assert folder.latest().name == f".{newest.name}.old"
+    assert all(torch.equal(value, before[name]) for name, value in folder.model_weights().items())
+    shutil.copytree(folder.latest(), newest)
+    assert folder.latest() == newest
+
+
 def test_a_folder_that_cannot_be_written_is_found_before_long_work(tmp_path: Path) -> None:
     refuse_unwritable(tmp_path)
     assert not list(tmp_path.iterdir())

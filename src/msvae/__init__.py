@@ -16,16 +16,25 @@ _HOMES = {
     "Source": "msvae.source",
     "SourceBatch": "msvae.source",
     "MsvaeError": "msvae.errors",
+    "SourceError": "msvae.errors",
+    "ConfigError": "msvae.errors",
+    "CheckpointError": "msvae.errors",
+    "DataError": "msvae.errors",
+    "NonFiniteError": "msvae.errors",
+    "GateError": "msvae.errors",
+    "Interrupted": "msvae.errors",
     "DataSet": "msvae.data",
     "Rows": "msvae.data",
     "complete_rows": "msvae.data",
     "load_data": "msvae.data",
     "JointVAE": "msvae.models",
+    "SharedFlow": "msvae.models",
     "MultiSourceModel": "msvae.models",
     "METHODS": "msvae.models",
     "RunConfig": "msvae.config",
     "DataConfig": "msvae.config",
     "ModelConfig": "msvae.config",
+    "FlowConfig": "msvae.config",
     "TrainingConfig": "msvae.config",
     "Run": "msvae.training.opening",
     "open_run": "msvae.training.opening",
@@ -51,11 +60,20 @@ __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll
 
 if TYPE_CHECKING:
     from msvae.api import demo, evaluate, methods, report, resume, train
-    from msvae.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
+    from msvae.config import DataConfig, FlowConfig, ModelConfig, RunConfig, TrainingConfig
     from msvae.data import DataSet, Rows, complete_rows, load_data
-    from msvae.errors import MsvaeError
+    from msvae.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        GateError,
+        Interrupted,
+        MsvaeError,
+        NonFiniteError,
+        SourceError,
+    )
     from msvae.exporting import export
-    from msvae.models import METHODS, JointVAE, MultiSourceModel
+    from msvae.models import METHODS, JointVAE, MultiSourceModel, SharedFlow
     from msvae.questions import (
         convert,
         features,
@@ -69,6 +87,10 @@ if TYPE_CHECKING:
     )
     from msvae.source import Source, SourceBatch
     from msvae.training.opening import Run, open_run
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
 
 
 def __getattr__(name: str) -> Any:

@@ -63,6 +63,8 @@ def run_config(
         ConfigError: naming every setting that does not fit; also for two different lengths of training.
     """
     own = dict(settings or {})
+    if isinstance(own.get("training"), Mapping):  # a group counts as its settings do, each by its name
+        own |= {f"training.{name}": value for name, value in own.pop("training").items()}
     if budget is not None:
         own["training.budget"] = budget
     if own.get("training.budget") is not None:
@@ -93,7 +95,7 @@ def run_config(
 
 
 def train(
-    data: str | DataSet = "colours",
+    data: str | Path | DataSet = "colours",
     method: str | None = None,
     *,
     out: str | Path,
@@ -105,17 +107,16 @@ def train(
     """Train a model into the folder `out`.
 
     Args:
-        data: the name of a built-in set, or rows of your own.
+        data: the name of a built-in set, a path of your own images, or rows of your own.
         method: a preset (see `msvae.methods`), `mopoe` by default.
         budget: such as `90s` or `10m`; without it `training.steps` or `training.epochs` of the settings count.
         settings: any other settings by dotted names, as in `run_config`.
         networks: your own `{source: (encoder, decoder)}` modules, which are copied.
     """
-    if not isinstance(data, str | DataSet):
-        raise DataError(f"Expected the name of a data set, or a DataSet; got {type(data).__name__}.")
-    named = data if isinstance(data, str) else None
-    config = run_config(named, method, budget, settings)
-    own = None if isinstance(data, str) else data
+    if not isinstance(data, str | Path | DataSet):
+        raise DataError(f"Expected the name of a data set, a path, or a DataSet; got {type(data).__name__}.")
+    own = data if isinstance(data, DataSet) else None
+    config = run_config(None if own is not None else str(data), method, budget, settings)
     return train_run(config, out, data=own, networks=networks, display=display)
 
 

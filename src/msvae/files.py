@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from msvae.errors import CheckpointError, MsvaeError
 
 
@@ -139,6 +141,28 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that what a kill leaves of it does not bear its name, but one that counts as remains."""
+    remains = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with contextlib.suppress(OSError):
+        path.replace(remains)
+        shutil.rmtree(remains, ignore_errors=True)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Whoever reads a file, changes it and writes it again, after all who do so before; where there are no locks, at
+    once."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    with contextlib.suppress(OSError, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def replace_folder(path: Path, whole: Path) -> None:
     """Move a whole folder to its place; an older one steps aside first, and comes back if that fails.
 
@@ -151,8 +175,8 @@ def replace_folder(path: Path, whole: Path) -> None:
         path.replace(older)
     try:
         whole.replace(path)
-    except OSError:
-        if older.exists():
+    except BaseException:  # Ctrl-C, too
+        if older.exists() and not path.exists():
             older.replace(path)
         raise
     flush_to_disk(path.parent)

@@ -16,7 +16,7 @@ from msvae.benchmarking.machine import circumstances
 from msvae.config import RunConfig
 from msvae.data import load_data
 from msvae.errors import ConfigError, unknown
-from msvae.files import read_json, write_json
+from msvae.files import one_at_a_time, read_json, write_json
 from msvae.models import MultiSourceModel, build_model
 from msvae.networks.precision import flushed_denormals
 from msvae.training.checkpoint import RunFolder
@@ -96,10 +96,11 @@ class Calibration:
                 "slowest": float(table.max()),
                 "windows": table.shape[1],
             }
-        if self.path.exists():
-            self.entries = read_json(self.path)["entries"]
-        self.entries[name] = {"stages": stages, "repeats": len(repeats), **facts, **circumstances()}
-        write_json(self.path, {"format_version": FORMAT_VERSION, "entries": self.entries})
+        with one_at_a_time(self.path):
+            if self.path.exists():
+                self.entries = read_json(self.path)["entries"]
+            self.entries[name] = {"stages": stages, "repeats": len(repeats), **facts, **circumstances()}
+            write_json(self.path, {"format_version": FORMAT_VERSION, "entries": self.entries})
         return {stage: facts["seconds_per_step"] for stage, facts in stages.items()}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from msvae.errors import ConfigError
 from msvae.evaluation.yardstick import Yardstick, mean
-from msvae.files import read_json, write_json
+from msvae.files import one_at_a_time, read_json, write_json
 
 FORMAT_VERSION = 1
 
@@ -127,17 +127,18 @@ class Results:
 
         Rows that another process has added since this table was opened stay.
         """
-        stored = read_json(self.path)["rows"] if self.path.exists() else self.rows
-        kept = [r for r in stored if (r["method"], r["seed"]) != (row["method"], row["seed"])]
-        self.rows = [*kept, dict(row)]
-        self.ceilings = dict(ceilings)
-        content = {
-            "format_version": FORMAT_VERSION,
-            "terms": asdict(self.terms),
-            "ceilings": self.ceilings,
-            "rows": self.rows,
-        }
-        write_json(self.path, content)
+        with one_at_a_time(self.path):
+            stored = read_json(self.path)["rows"] if self.path.exists() else self.rows
+            kept = [r for r in stored if (r["method"], r["seed"]) != (row["method"], row["seed"])]
+            self.rows = [*kept, dict(row)]
+            self.ceilings = dict(ceilings)
+            content = {
+                "format_version": FORMAT_VERSION,
+                "terms": asdict(self.terms),
+                "ceilings": self.ceilings,
+                "rows": self.rows,
+            }
+            write_json(self.path, content)
 
 
 def summary(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from msvae import __version__
 from msvae.cli import asking, benching, catalogue, exporting, own, working
-from msvae.errors import ConfigError, GateError, Interrupted, MsvaeError
+from msvae.errors import ConfigError, DataError, GateError, Interrupted, MsvaeError
 from msvae.launched import several_processes, speaks
 
 
@@ -23,6 +23,9 @@ class ReadableErrors(TyperGroup):
             if speaks() or not isinstance(error, (GateError, Interrupted)):  # on which processes agree
                 print(f"msvae: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from None
+        except PermissionError as error:
+            print(f"msvae: {error.filename}: {error.strerror}.", file=sys.stderr)
+            raise typer.Exit(DataError.exit_code) from None
 
 
 app = typer.Typer(

@@ -32,7 +32,8 @@ def check(
     from msvae.training.progress import teller
 
     place = settings_place(path)
-    answer = check_own(path, place, teller(progress(as_json)), force=force, allow_outside=allow_outside)
+    with teller(progress(as_json)) as tell:
+        answer = check_own(path, place, tell, force=force, allow_outside=allow_outside)
     say("" if as_json else words(answer), answer, as_json)
     if answer["problems"] and not answer["skip_unreadable"]:
         raise typer.Exit(DataError.exit_code)
@@ -56,9 +57,9 @@ def export(
     from msvae.data.own.export import export as write
     from msvae.training.progress import teller
 
-    tell = teller(progress(as_json))
-    data = load_data(DataConfig(name=name, options=parse_settings(set_)), tell)
-    left_out = write(data, out, to, tell)
+    with teller(progress(as_json)) as tell:
+        data = load_data(DataConfig(name=name, options=parse_settings(set_)), tell)
+        left_out = write(data, out, to, tell)
     lost = f" Left out, since they hold more than one value a row: {', '.join(left_out)}." if left_out else ""
     rows = sum(len(part) for part in data.splits.values())
     say(f"{rows} rows in {out}.{lost}", {"out": str(out), "rows": rows, "left_out": left_out}, as_json)

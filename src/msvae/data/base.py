@@ -1,5 +1,6 @@
 """A data set in memory: rows of several sources with presence and labels, in splits."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -176,7 +177,10 @@ def complete_rows(
 
 
 def _class_numbers(labels: np.ndarray) -> Tensor:
-    found = torch.as_tensor(labels)
+    try:
+        found = torch.as_tensor(labels)
+    except (TypeError, ValueError):
+        raise DataError(f"Labels: expected whole numbers, got {np.asarray(labels).dtype}.") from None
     if found.is_floating_point() and not torch.equal(found, found.round()):
         raise DataError("Labels: expected whole numbers, got fractions.")
     return found.long()
@@ -188,6 +192,10 @@ def check_data(data: DataSet) -> None:
     Raises:
         DataError: naming the split, the source and the row.
     """
+    try:
+        json.dumps(dict(data.card))
+    except TypeError as error:
+        raise DataError(f"Data set {data.name!r}: its card cannot be written as JSON: {error}.") from None
     if "train" not in data.splits:
         raise DataError(f"Data set {data.name!r} has no split 'train'; it has: {', '.join(data.splits) or 'none'}.")
     for split, rows in data.splits.items():
@@ -199,6 +207,8 @@ def check_data(data: DataSet) -> None:
         }
         if len({length for pair in lengths.values() for length in pair}) != 1 or len(rows) == 0:
             raise DataError(f"{where}: sources need equal numbers of images and presence, and a row; got {lengths}.")
+        for source in rows.sources:
+            _check_form(rows, source, where)
         if rows.labels is not None and len(rows.labels) != len(rows):
             raise DataError(f"{where}: expected a label for each of {len(rows)} rows, got {len(rows.labels)}.")
         if rows.labels is not None and int(rows.labels.min()) < 0:
@@ -213,6 +223,14 @@ def check_data(data: DataSet) -> None:
 
 def _length(rows: Rows, name: str) -> int:
     return len(rows.values.get(name, ()) if rows.chosen is None else rows.chosen)
+
+
+def _check_form(rows: Rows, source: Source, where: str) -> None:
+    shape, presence = tuple(rows.values[source.name].shape[1:]), rows.present[source.name].dtype
+    if shape != source.shape:
+        raise DataError(f"{where}: source {source.name!r}: expected images of shape {source.shape}, got {shape}.")
+    if presence != torch.bool:
+        raise DataError(f"{where}: source {source.name!r}: expected presence as bool, got {presence}.")
 
 
 def _check_values(rows: Rows, source: Source, where: str) -> None:

@@ -1,14 +1,18 @@
 """The user's cache folder: downloaded archives and built sets. Whoever writes there holds a lock meanwhile."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from msvae.errors import DataError
+
+PATIENCE_SECONDS = 2.0
+log = logging.getLogger("msvae.data")
 
 
 def cache_folder() -> Path:
@@ -35,7 +39,11 @@ def locked(path: Path) -> Iterator[None]:
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=PATIENCE_SECONDS)
+        except Timeout:
+            log.warning("Another process works at %s; waiting for it.", path)
+            lock.acquire()
     except OSError as error:
         raise DataError(
             f"Cannot write into the cache {path.parent}: {error.strerror or error}. "

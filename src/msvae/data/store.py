@@ -3,7 +3,8 @@
     folder/store.json                    name, sources, card, class names, sizes of the splits, format version
     folder/SPLIT/SOURCE.npy              (rows, *shape) uint8, uint16 or float32; never read where absent
     folder/SPLIT/SOURCE.present.npy      (rows,) bool
-    folder/SPLIT/labels.npy              (rows,) int64, where the set has labels
+    folder/SPLIT/labels.npy              (rows,) int64, where the set has labels (beside a source of that name:
+                                         class.labels.npy)
     folder/SPLIT/column.NAME.npy         (rows, ...) any further column: captions, boxes, masks, file names
 
 A store is written beside its place and moved there when it is whole: a killed writer leaves no half set.
@@ -30,6 +31,7 @@ from msvae.source import Source
 
 FORMAT_VERSION = 1
 INDEX = "store.json"
+VERIFIERS = "verifiers"  # a folder of what was trained to judge the set, beside its splits
 DTYPES = ("uint8", "uint16", "float32")
 HASHED_AT_ONCE = 1 << 24
 
@@ -166,6 +168,10 @@ def store_checksum(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _labels_file(sources: Sequence[Source]) -> str:
+    return "class.labels.npy" if any(source.name == "labels" for source in sources) else "labels.npy"
+
+
 def _new_split(
     folder: Path, sources: Sequence[Source], rows: int, kinds: Mapping[str, str], labelled: bool
 ) -> SplitWriter:
@@ -177,7 +183,7 @@ def _new_split(
     return SplitWriter(
         {source.name: fresh(f"{source.name}.npy", source.shape, kinds[source.name]) for source in sources},
         {source.name: fresh(f"{source.name}.present.npy", (), "bool") for source in sources},
-        fresh("labels.npy", (), "int64") if labelled else None,
+        fresh(_labels_file(sources), (), "int64") if labelled else None,
     )
 
 
@@ -216,7 +222,7 @@ def _open_split(folder: Path, sources: tuple[Source, ...], rows: int, index: Map
         sources,
         values,
         {source.name: torch.from_numpy(np.array(stored(f"{source.name}.present.npy"))) for source in sources},
-        torch.from_numpy(np.array(stored("labels.npy"))) if index["labelled"] else None,
+        torch.from_numpy(np.array(stored(_labels_file(sources)))) if index["labelled"] else None,
         {
             unquote(file.name.removeprefix("column.").removesuffix(".npy")): stored(file.name)
             for file in sorted(folder.glob("column.*.npy"))

@@ -16,6 +16,7 @@ from msvae.files import whole_file
 from msvae.source import FileForm, Source
 
 PNG_CHANNELS = {"uint8": {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}, "uint16": {1: "I;16"}}
+NO_FILE_NAME = re.compile(r'^\.|[/\\:*?"<>|\x00-\x1f]')  # on some system or other
 CUT_OF_VOLUME = re.compile(r"(.+)_(\d{5})")
 
 
@@ -30,7 +31,8 @@ def file_numbers(images: Float[Tensor, "rows *shape"], source: Source) -> np.nda
 
 
 def write_numbers(folder: Path, numbers: np.ndarray, source: Source, names: Sequence[str]) -> list[Path]:
-    """One file per row, `folder/name.png` or as the source's files are; cuts of a volume make one volume again.
+    """One file per row, `folder/name.png` or as the source's files are; cuts of a volume make one volume again. Signs
+    that no file name has are written `%2F` for `/`: no row leads out of the folder.
 
     A volume reaches from its first written cut to its last; cuts between them that are no rows hold `low`.
 
@@ -57,7 +59,7 @@ class _UnsuitableError(Exception):
 
 
 def _whole(folder: Path, name: str, ending: str, write: Callable[[Path, np.ndarray], None], image: np.ndarray) -> Path:
-    path = folder / f"{name}{ending}"
+    path = folder / f"{NO_FILE_NAME.sub(lambda sign: f'%{ord(sign[0]):02X}', name)}{ending}"
     with whole_file(path, flushed=False) as partial:
         write(partial, image)
     return path

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from msvae.data.base import DataSet, Rows
 from msvae.data.cache import locked
 from msvae.data.sets import SETS, KnownSet
+from msvae.data.store import VERIFIERS
 from msvae.errors import CheckpointError, DataError, MsvaeError
 from msvae.evaluation.verifier import THOROUGH, Classifier, Effort, train_classifier
 from msvae.files import read_json, sha256, write_folder, write_json
@@ -23,7 +24,7 @@ from msvae.source import source_named
 from msvae.training.progress import Display, Quiet
 
 FORMAT_VERSION = 1
-FOLDER, INDEX = "verifiers", "verifiers.json"
+INDEX = "verifiers.json"
 CHUNK = 512
 
 
@@ -67,7 +68,7 @@ def make_verifiers(
         made[source.name] = model
         measured = {split: right_share(model, data.split(split)) for split in ("validation", "test")}
         accuracy[source.name] = {split: share for split, share in measured.items() if share is not None}
-    folder = known.folder(options or {}) / FOLDER
+    folder = known.folder(options or {}) / VERIFIERS
 
     def fill(target: Path) -> None:
         for name, model in made.items():
@@ -137,6 +138,6 @@ def _folder_of(data: DataSet) -> Path | None:
     if known is None or known.embedded or data.card.get("recipe") != known.recipe:
         return None
     try:
-        return known.folder(options or {}) / FOLDER
+        return known.folder(options or {}) / VERIFIERS
     except MsvaeError:
         return None

@@ -30,6 +30,7 @@ from msvae.source import Source
 log = logging.getLogger("msvae.training")
 FORMAT_VERSION = 3  # of flows: 2 has a sampler, 3 evidence of mixtures too
 KEPT_CHECKPOINTS = 2
+LOCK = ".lock"
 MODEL_FILE, TRAINING_FILE, MANIFEST = "model.safetensors", "training.safetensors", "checkpoint.json"
 
 
@@ -92,7 +93,7 @@ class RunFolder:
         """
         if self.path.is_file():
             raise CheckpointError(f"{self.path} is a file; a run needs a folder.")
-        if self.path.exists() and any(self.path.iterdir()):
+        if any(entry.name != LOCK for entry in (self.path.iterdir() if self.path.exists() else ())):
             if (self.path / "config.json").exists():
                 raise CheckpointError(
                     f"The folder {self.path} already holds a run. Go on with it (msvae train --resume {self.path}), "
@@ -108,7 +109,7 @@ class RunFolder:
         Raises:
             CheckpointError: if another process does.
         """
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / LOCK)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -127,8 +128,13 @@ class RunFolder:
             CheckpointError: if a process is training in it.
         """
         if self.path.exists():
-            with self.alone():
-                shutil.rmtree(self.path, ignore_errors=True)
+            with self.alone():  # whose own file some systems do not remove while it is open
+                for entry in self.path.iterdir():
+                    if entry.is_dir():
+                        shutil.rmtree(entry, ignore_errors=True)
+                    elif entry.name != LOCK:
+                        entry.unlink(missing_ok=True)
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def description(self) -> dict[str, Any]:
         """The whole content of config.json.
@@ -163,9 +169,11 @@ class RunFolder:
             raise CheckpointError(f"{self.path / 'config.json'} is damaged: sources: {error}.") from None
 
     def checkpoints(self) -> list[Path]:
-        """Folders of whole checkpoints, oldest first."""
-        folders = (self.path / "checkpoints").glob("step-" + 8 * "[0-9]")
-        return sorted(path for path in folders if (path / MANIFEST).is_file())
+        """Folders of whole checkpoints, oldest first; one that a kill left aside, when it was replaced, is one too."""
+        folder, step = self.path / "checkpoints", "step-" + 8 * "[0-9]"
+        aside = [path for path in folder.glob(f".{step}.old") if not path.with_name(path.stem[1:]).exists()]
+        whole = [path for path in (*folder.glob(step), *aside) if (path / MANIFEST).is_file()]
+        return sorted(whole, key=lambda path: path.name.strip("."))
 
     def latest(self) -> Path:
         """The newest checkpoint.

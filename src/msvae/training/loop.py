@@ -3,6 +3,8 @@
 import time
 from collections.abc import Mapping
 
+from accelerate import Accelerator
+
 from msvae.config import TrainingConfig
 from msvae.data.augment import changes_anything
 from msvae.data.base import Rows
@@ -65,6 +67,23 @@ def fit(
     accelerator = accelerator_for(config)
     processes = Processes(accelerator)
     display = (display or Quiet()) if processes.first else Quiet()
+    with processes.entered_by_first(run.alone()):  # before anything in the folder is read or cut
+        return _fit(model, train, validation, config, run, resume, measure, display, title, accelerator, processes)
+
+
+def _fit(
+    model: MultiSourceModel,
+    train: Rows,
+    validation: Rows | None,
+    config: TrainingConfig,
+    run: RunFolder,
+    resume: bool,
+    measure: bool,
+    display: Display,
+    title: str,
+    accelerator: Accelerator,
+    processes: Processes,
+) -> MultiSourceModel:
     averaged = RunningAverage(model)  # copied before the model is wrapped
     rate, decay, precision = config.learning_rate, config.weight_decay, chosen_precision(config)
     optimizer = optimizer_of(model, config.optimizer, rate, (0.9, 0.99), decay, precision)
@@ -89,8 +108,7 @@ def fit(
     saved_at = time.monotonic()
 
     rows: RowSource = train
-    alone = processes.entered_by_first(run.alone())
-    with alone, shown(display, title, plan.total, step), stop_signals(processes) as stop, kept_random_state():
+    with shown(display, title, plan.total, step), stop_signals(processes) as stop, kept_random_state():
         unjudged = plan.last_trained()
         if unjudged is not None and not processes.told(log.has_gate, unjudged.name):  # its process was killed
             _check_gate(averaged.model, unjudged, validation, log, step, run, display, processes)

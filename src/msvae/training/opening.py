@@ -118,9 +118,18 @@ def untrained_stages(state: Checkpoint, model: MultiSourceModel) -> list[str]:
 
 
 def has_changed(data: DataSet, folder: RunFolder) -> bool:
-    """Whether the images themselves differ from those of the run, where the set knows a fingerprint of them."""
-    before = folder.description().get("data", {}).get("fingerprint")
-    return before is not None and before != data.card.get("fingerprint")
+    """Whether the rows differ from those of the run: in their number, in the images' fingerprint, or in the recipe and
+    the options that a known set is made by."""
+    description = folder.description()
+    before, rows = description.get("data", {}), description.get("rows")
+    if rows is not None and rows != row_counts(data):
+        return True
+    return any(name in before and before[name] != data.card.get(name) for name in ("fingerprint", "recipe", "options"))
+
+
+def row_counts(data: DataSet) -> dict[str, int]:
+    """Rows of each split."""
+    return {split: len(rows) for split, rows in data.splits.items()}
 
 
 def rows_of_run(own: DataSet | None, config: RunConfig, display: Display | None = None) -> DataSet:
@@ -131,7 +140,8 @@ def rows_of_run(own: DataSet | None, config: RunConfig, display: Display | None 
         DataError: for rows that cannot be trained on.
     """
     if own is None:
-        return load_data(config.data, teller(display or Quiet()))
+        with teller(display or Quiet()) as tell:
+            return load_data(config.data, tell)
     if not isinstance(own, DataSet):
         raise DataError(f"Expected the name of a data set, or a DataSet; got {type(own).__name__}.")
     check_data(own)

@@ -51,7 +51,7 @@ class Processes:
         Raises:
             ConfigError: if they cannot be divided among so many processes.
         """
-        least = max(stage.least_rows for stage in stages if stage.steps != 0)
+        least = max((stage.least_rows for stage in stages if stage.steps != 0), default=0)
         if self.count > 1 and rows < least * self.count:
             raise ConfigError(
                 f"{rows} training rows are too few for {self.count} processes; each needs {least} or more."

@@ -123,8 +123,13 @@ def tracked(items: Iterable[T], display: Display, title: str, total: int) -> Ite
             display.update(done + 1, total, {})
 
 
-def teller(display: Display) -> Callable[[str, int, int], None]:
-    """A function of a title, how much is done and how much there is; what takes less than a second is not shown."""
+Tell = Callable[[str, int, int], None]
+"""A function of a title, how much is done and how much there is."""
+
+
+@contextmanager
+def teller(display: Display) -> Iterator[Tell]:
+    """What shows work by such a function; what takes less than a second is not shown. It always closes its bar."""
     shown_title, began = "", {}
 
     def tell(title: str, done: int, total: int) -> None:
@@ -144,7 +149,11 @@ def teller(display: Display) -> Callable[[str, int, int], None]:
                 display.finish()
                 shown_title = ""
 
-    return tell
+    try:
+        yield tell
+    finally:
+        if shown_title:
+            display.finish(whole=False)
 
 
 def three_digits(value: float) -> str:

@@ -16,7 +16,7 @@ from msvae.training.content_kind import with_known_content
 from msvae.training.devices import accelerator_for, chosen_precision, kept_random_state, training_device
 from msvae.training.inheriting import as_reused, base_of, extended, inherit, with_whole_paths
 from msvae.training.loop import fit
-from msvae.training.opening import Run, has_changed, naming, open_run, own_networks, rows_of_run
+from msvae.training.opening import Run, has_changed, naming, open_run, own_networks, row_counts, rows_of_run
 from msvae.training.plan import StagePlan
 from msvae.training.processes import Processes
 from msvae.training.progress import Display, Quiet
@@ -74,6 +74,7 @@ def train_run(
     inherit(model, base)
     description = {
         "data": dict(rows.card),
+        "rows": row_counts(rows),
         "own_data": data is not None,
         "own_networks": sorted(networks or {}),
         "device": training_device(training).type,
@@ -126,8 +127,8 @@ def resume_run(
     rows = processes.one_after_the_other(rows_of_run, data, config, display)
     if has_changed(rows, folder):
         raise DataError(
-            f"The images, splits or labels of {rows.name!r} have changed since the run {folder.path} began, so it "
-            "cannot go on bit for bit. Restore them, or train a new run."
+            f"The rows of {rows.name!r} (images, splits or labels) have changed since the run {folder.path} began, so "
+            "it cannot go on bit for bit. Restore them, or train a new run."
         )
     if rows.sources != folder.sources():
         raise DataError(f"The sources of the data set {rows.name!r} differ from those of the run {folder.path}.")

@@ -22,7 +22,8 @@ def is_path(name: str) -> bool:
 
 
 def settings_place(path: Path) -> Path:
-    """Where the settings of some data lie: in its folder, or beside its file as `NAME.sources.yaml`."""
+    """Where the settings of some data lie: in its folder, or beside its file (a link's own) as `NAME.sources.yaml`."""
+    path = path.expanduser().resolve()
     is_folder = path.is_dir() and path.suffix.lower() != ".zarr"
     return path / SETTINGS_FILE if is_folder else path.with_name(f"{path.name}.{SETTINGS_FILE}")
 

@@ -29,6 +29,7 @@ from msvae.data.own.settings import OwnSettings
 from msvae.data.own.survey import Tell, where_of
 from msvae.data.store import new_store, open_store, write_row
 from msvae.errors import DataError, SourceError
+from msvae.files import remove_folder
 from msvae.source import Source
 
 DECODER_VERSION = 3  # changes whenever the same files would be decoded to other numbers
@@ -68,23 +69,32 @@ def cached(layout: Layout, path: Path, key: str, settings_of: Callable[[], OwnSe
     prefix = f"{path.stem or 'data'}-{place}-"
     room = cache_folder() / "own"
     folder = room / f"{prefix}{key[:16]}"
-    if not folder.is_dir():
+    data = opened(folder)
+    if data is None:
         with locked(room / f"{prefix}store"):
             for remains in room.glob(f".{glob.escape(prefix)}*.part"):  # of a process that was killed: the lock is ours
                 shutil.rmtree(remains, ignore_errors=True)
-            if not folder.is_dir():
+            if opened(folder) is None:
                 decode(folder, path.stem or "data", layout, settings_of(), tell)
             _forget_older(room, prefix, folder)
-    data = open_store(folder)
+        data = open_store(folder)
     for note in data.card.get("notes", ()):
         log.warning("%s: %s", path, note)
     return data
 
 
+def opened(folder: Path) -> DataSet | None:
+    """The store in a folder, None where there is none, or one that lacks files."""
+    try:
+        return open_store(folder)
+    except DataError:
+        return None
+
+
 def _forget_older(room: Path, prefix: str, current: Path) -> None:
     stores = sorted(room.glob(f"{glob.escape(prefix)}*"), key=lambda store: store.stat().st_mtime, reverse=True)
     for older in [store for store in stores if store != current][KEPT_STORES - 1 :]:
-        shutil.rmtree(older, ignore_errors=True)
+        remove_folder(older)
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,11 @@ def numbered_row(number: int) -> str:
 
 
 def is_outside(file: Path, root: Path) -> bool:
-    """Whether a file, its links followed, lies out of the data folder."""
-    return not file.resolve().is_relative_to(root.resolve())
+    """Whether a file, its links followed, lies out of the data folder; links that go round in a ring lead nowhere."""
+    try:
+        return not file.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return True
 
 
 def refuse_unknown_origins(layout: Layout, known: Iterable[str], what: str) -> None:

@@ -2,14 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msvae.data.cache import locked
 from msvae.data.sets.known import KnownSet, Workshop
-from msvae.data.store import open_store, store_checksum
+from msvae.data.store import VERIFIERS, open_store, store_checksum
 from msvae.errors import DataError
 from msvae.training.progress import Display, Quiet
 
@@ -72,7 +73,8 @@ def get_set(
             shutil.rmtree(left, ignore_errors=True)
         fresh = again or not _is_whole(folder)
         if fresh:
-            known.build(Workshop(known, chosen, folder, display, from_folder), **chosen)
+            with _verifiers_kept(folder):
+                known.build(Workshop(known, chosen, folder, display, from_folder), **chosen)
         checksum = store_checksum(folder)
     expected = (known.checksum or None) if chosen == known.defaults else None
     built = Built(folder, fresh, checksum, expected, time.perf_counter() - began, _megabytes(folder))
@@ -82,6 +84,21 @@ def get_set(
             f"{expected}. Other versions of the image libraries may cause this; do not compare figures across the two."
         )
     return built
+
+
+@contextmanager
+def _verifiers_kept(folder: Path) -> Iterator[None]:
+    """Trained verifiers of the set come back to it when it is built anew: they took longer than the building."""
+    kept = folder / VERIFIERS
+    aside = folder.with_name(f".{folder.name}.{VERIFIERS}")
+    if kept.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+        kept.replace(aside)
+    try:
+        yield
+    finally:
+        if aside.is_dir() and folder.is_dir() and not kept.exists():
+            aside.replace(kept)
 
 
 def _is_whole(folder: Path) -> bool:
