@@ -12,8 +12,9 @@ from msvae.data import DataSet, load_data
 from msvae.data.fetch import Package
 from msvae.data.sets import SETS, KnownSet, Option, colours, get_set
 from msvae.data.sets.known import Workshop
+from msvae.data.store import VERIFIERS
 from msvae.errors import CheckpointError, DataError
-from msvae.evaluation.assets import FOLDER, INDEX, kept_verifier, make_verifiers, verifier_of
+from msvae.evaluation.assets import INDEX, kept_verifier, make_verifiers, verifier_of
 from msvae.evaluation.verifier import Effort, _warped
 from msvae.source import Source
 
@@ -99,7 +100,7 @@ def test_sets_without_labels_or_files_are_refused(known: KnownSet) -> None:
 def test_damaged_verifiers_are_named(known: KnownSet, damage: str) -> None:
     get_set(known)
     folder = make_verifiers(known, effort=SMALL).folder
-    assert folder.name == FOLDER
+    assert folder.name == VERIFIERS
     file = folder / "grey.safetensors"
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-8])
