@@ -133,6 +133,15 @@ def test_trained_verifiers_stay_when_a_set_is_built_again(monkeypatch: pytest.Mo
     assert (folder / VERIFIERS / "verifiers.json").exists()
     assert _left(known) == [folder.name]
 
+    def otherwise(workshop: Workshop, **options: object) -> None:
+        _draw(workshop, rows=4, bright=False, kind="a", seed=1)
+
+    notes = Notes()
+    get_set(_known(otherwise), again=True, display=notes)
+    assert not (folder / VERIFIERS).exists()
+    assert "of other rows" in notes.lines[0]
+    assert _left(known) == [folder.name]
+
 
 def test_a_build_that_fails_leaves_nothing() -> None:
     def full(workshop: Workshop, **options: object) -> None:

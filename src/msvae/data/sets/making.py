@@ -73,7 +73,7 @@ def get_set(
             shutil.rmtree(left, ignore_errors=True)
         fresh = again or not _is_whole(folder)
         if fresh:
-            with _verifiers_kept(folder):
+            with _verifiers_kept(folder, display):
                 known.build(Workshop(known, chosen, folder, display, from_folder), **chosen)
         checksum = store_checksum(folder)
     expected = (known.checksum or None) if chosen == known.defaults else None
@@ -87,18 +87,26 @@ def get_set(
 
 
 @contextmanager
-def _verifiers_kept(folder: Path) -> Iterator[None]:
-    """Trained verifiers of the set come back to it when it is built anew: they took longer than the building."""
+def _verifiers_kept(folder: Path, display: Display) -> Iterator[None]:
+    """Trained verifiers come back to a set that is built anew, if its rows are those that they know: training them took
+    longer than the building."""
     kept = folder / VERIFIERS
-    aside = folder.with_name(f".{folder.name}.{VERIFIERS}")
-    if kept.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
-        kept.replace(aside)
+    if not kept.is_dir():
+        yield
+        return
+    before, aside = store_checksum(folder), folder.with_name(f".{folder.name}.{VERIFIERS}")
+    shutil.rmtree(aside, ignore_errors=True)
+    kept.replace(aside)
     try:
         yield
     finally:
-        if aside.is_dir() and folder.is_dir() and not kept.exists():
+        if store_checksum(folder) == before:
             aside.replace(kept)
+        else:
+            shutil.rmtree(aside, ignore_errors=True)
+            display.note(
+                "Its verifiers are gone, since they were of other rows: make them again (msvae data verifier)."
+            )
 
 
 def _is_whole(folder: Path) -> bool:
