@@ -3,8 +3,6 @@
 import time
 from collections.abc import Mapping
 
-from accelerate import Accelerator
-
 from msvae.config import TrainingConfig
 from msvae.data.augment import changes_anything
 from msvae.data.base import Rows
@@ -48,7 +46,7 @@ def fit(
     display: Display | None = None,
     title: str = "training",
 ) -> MultiSourceModel:
-    """Train a model and leave its checkpoints in the run folder.
+    """Train a model and leave its checkpoints in the run folder, in which nobody else may train (`RunFolder.alone`).
 
     Args:
         validation: rows to watch the loss on, never trained on; None for no watching.
@@ -67,23 +65,6 @@ def fit(
     accelerator = accelerator_for(config)
     processes = Processes(accelerator)
     display = (display or Quiet()) if processes.first else Quiet()
-    with processes.entered_by_first(run.alone()):  # before anything in the folder is read or cut
-        return _fit(model, train, validation, config, run, resume, measure, display, title, accelerator, processes)
-
-
-def _fit(
-    model: MultiSourceModel,
-    train: Rows,
-    validation: Rows | None,
-    config: TrainingConfig,
-    run: RunFolder,
-    resume: bool,
-    measure: bool,
-    display: Display,
-    title: str,
-    accelerator: Accelerator,
-    processes: Processes,
-) -> MultiSourceModel:
     averaged = RunningAverage(model)  # copied before the model is wrapped
     rate, decay, precision = config.learning_rate, config.weight_decay, chosen_precision(config)
     optimizer = optimizer_of(model, config.optimizer, rate, (0.9, 0.99), decay, precision)

@@ -82,7 +82,7 @@ def train_run(
     }
     processes.told(folder.create, config, rows.sources, description)
     processes.agree("settings or data", _what_counts(config, rows))
-    return _trained(folder, config, rows, model, resume=False, display=display, title=title)
+    return _trained(folder, config, rows, model, processes, resume=False, display=display, title=title)
 
 
 @flushed_denormals()
@@ -137,7 +137,7 @@ def resume_run(
         if not started:
             inherit(model, base_of(config))
     processes.agree("settings or data", _what_counts(config, rows))
-    return _trained(folder, config, rows, model, resume=started, display=display, title=title)
+    return _trained(folder, config, rows, model, processes, resume=started, display=display, title=title)
 
 
 def past_gates(training: Callable[[], Run], going_on: Callable[[], Run], display: Display | None = None) -> Run:
@@ -169,19 +169,21 @@ def _trained(
     config: RunConfig,
     data: DataSet,
     model: MultiSourceModel,
+    processes: Processes,
     *,
     resume: bool,
     display: Display | None,
     title: str,
 ) -> Run:
-    trained = fit(
-        model,
-        data.split("train"),
-        data.splits.get("validation"),
-        config.training,
-        folder,
-        resume=resume,
-        display=display,
-        title=title,
-    )
+    with processes.entered_by_first(folder.alone()):  # before anything in it is read or cut
+        trained = fit(
+            model,
+            data.split("train"),
+            data.splits.get("validation"),
+            config.training,
+            folder,
+            resume=resume,
+            display=display,
+            title=title,
+        )
     return Run(folder, config, trained.to(training_device(config.training)))
