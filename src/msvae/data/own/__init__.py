@@ -10,8 +10,9 @@ from msvae.data.base import DataSet
 from msvae.data.own.cache import cached, files_fingerprint
 from msvae.data.own.finding import find_layout
 from msvae.data.own.settings import RUN_OPTIONS, SETTINGS_FILE, OwnSettings, checked, read_settings
-from msvae.data.own.survey import Tell, propose, survey
+from msvae.data.own.survey import propose, survey
 from msvae.errors import ConfigError, DataError, unknown
+from msvae.training.progress import Tell
 
 log = logging.getLogger("msvae.data")
 

@@ -26,11 +26,12 @@ from msvae.data.own.layout import Holding, Layout, Problem
 from msvae.data.own.pixels import placement, stored, stored_dtype
 from msvae.data.own.rows import Files, header_of, images_of, labels_of, needs_header, opened_files, rows_of, splits_of
 from msvae.data.own.settings import OwnSettings
-from msvae.data.own.survey import Tell, where_of
+from msvae.data.own.survey import where_of
 from msvae.data.store import new_store, open_store, write_row
 from msvae.errors import DataError, SourceError
 from msvae.files import remove_folder
 from msvae.source import Source
+from msvae.training.progress import Tell
 
 DECODER_VERSION = 3  # changes whenever the same files would be decoded to other numbers
 KEPT_STORES = 2

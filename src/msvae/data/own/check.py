@@ -8,7 +8,8 @@ from msvae.data.base import SPLITS
 from msvae.data.own.cache import trial
 from msvae.data.own.finding import find_layout
 from msvae.data.own.settings import read_settings, write_settings
-from msvae.data.own.survey import Survey, Tell, propose, summary, survey
+from msvae.data.own.survey import Survey, propose, summary, survey
+from msvae.training.progress import Tell
 
 RARE_SHARE = 0.05
 

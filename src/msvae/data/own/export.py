@@ -16,10 +16,10 @@ import torch
 from msvae.data.base import DataSet, Rows, in_range
 from msvae.data.own.layout import LABELS_FILE
 from msvae.data.own.settings import SETTINGS_FILE, OwnSettings, SourceSettings, write_settings
-from msvae.data.own.survey import Tell
 from msvae.data.writing import PNG_CHANNELS, file_numbers, write_numbers
 from msvae.errors import DataError, unknown
 from msvae.source import FileForm, Source
+from msvae.training.progress import Tell
 
 KINDS = ("folders", "npz", "shards")
 ROWS_AT_ONCE = 64

@@ -1,7 +1,7 @@
 """What is in a person's own data: sizes, channels, number types, ranges, and the settings that follow from them."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ from msvae.data.own.layout import Holding, Layout, Origin, Problem
 from msvae.data.own.rows import Files, header_of, opened_files, rows_of
 from msvae.data.own.settings import OwnSettings, SourceSettings
 from msvae.errors import DataError
+from msvae.training.progress import Tell
 
-Tell = Callable[[str, int, int], None]
 PROPOSED_SIDE = 128  # of images that are larger than networks take
 LARGEST_SIDE = 256
 COMMON_SHARE = 0.5
